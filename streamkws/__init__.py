@@ -1,0 +1,42 @@
+"""Streaming keyword spotting with low-bit integer kernels: audio in, detections out.
+
+Shape letters in the docstrings: N streams, T frames, S network steps, F mel bands, I inputs, O outputs, K keywords.
+"""
+
+from streamkws.detector import Detector, detect, posteriors
+from streamkws.errors import AudioError, ConfigError, MissingExtraError, ModelFileError, StreamKwsError
+from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.layers import LayerConfig
+from streamkws.model import FloatWeights, Model, ModelConfig, ModelState
+from streamkws.model_file import load_model, save_model, shipped_models
+from streamkws.smoother import Detection, PosteriorSmoother, SmootherConfig
+from streamkws.sources import FileSource, Microphone, RawSource
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "ConfigError",
+    "Detection",
+    "Detector",
+    "FileSource",
+    "FloatWeights",
+    "FrontEnd",
+    "FrontEndConfig",
+    "LayerConfig",
+    "Microphone",
+    "MissingExtraError",
+    "Model",
+    "ModelConfig",
+    "ModelFileError",
+    "ModelState",
+    "PosteriorSmoother",
+    "RawSource",
+    "SmootherConfig",
+    "StreamKwsError",
+    "detect",
+    "load_model",
+    "posteriors",
+    "save_model",
+    "shipped_models",
+]

@@ -1,0 +1,133 @@
+"""Detector: wires front end, network and smoother into one compiled call; detect and posteriors for whole sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws import kernels
+from streamkws.audio import valid_samples
+from streamkws.model import Model
+from streamkws.smoother import Detection, event_buffer
+from streamkws.sources import Source, open_source
+
+F32 = npt.NDArray[np.float32]
+
+CHUNK_SAMPLES = 16000
+"""Longer blocks are fed in pieces of this size, so that the buffers have a fixed one."""
+
+
+class Detector:
+    """Detects keywords in one stream. One thread at a time; any number of detectors may share a model.
+
+    thresholds: per keyword, or one number for all; those not given are the model's own.
+    keywords: the keywords to listen for; None is all.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        thresholds: Mapping[str, float] | float | None = None,
+        keywords: Iterable[str] | None = None,
+    ) -> None:
+        if isinstance(thresholds, (int, float)):
+            thresholds = {keyword: float(thresholds) for keyword in model.keywords}
+        self.model = model
+        self.front_end = model.front_end()
+        self.network_state = model.new_state()
+        self.smoother = model.smoother(thresholds, keywords)
+        config = model.config
+        self._floats = np.zeros(CHUNK_SAMPLES, np.float32)
+        self._frame = np.zeros(config.frontend.n_mels, np.float32)
+        self._posteriors = np.zeros(len(config.keywords), np.float32)
+        n_steps = CHUNK_SAMPLES // config.step_samples + 1
+        self._events = event_buffer(n_steps * len(config.keywords))
+        self._warm_up()
+
+    def push(self, samples: npt.ArrayLike) -> list[Detection]:
+        """Feed audio and return the detections it completed.
+
+        samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
+        Raises AudioError for another dtype, shape or a non-finite sample; the block is then not used at all.
+        """
+        block = valid_samples(samples)
+        if block.size <= CHUNK_SAMPLES:
+            return self._push(block)
+        hits = []
+        for start in range(0, block.size, CHUNK_SAMPLES):
+            hits += self._push(block[start : start + CHUNK_SAMPLES])
+        return hits
+
+    def _push(self, block: npt.NDArray[np.int16] | F32) -> list[Detection]:
+        floats = cast(F32, block)
+        if block.dtype == np.int16:
+            floats = self._floats[: block.size]
+            kernels.int16_to_float(cast(npt.NDArray[np.int16], block), floats)
+        n_events = kernels.detect(
+            self.front_end.tables,
+            self.front_end.state,
+            self.model.network,
+            self.network_state.state,
+            self.smoother.tables,
+            self.smoother.state,
+            self.model.config.frame_stride,
+            floats,
+            self._frame,
+            self._posteriors,
+            self._events,
+        )
+        return self.smoother.detections(self._events[:n_events]) if n_events else []
+
+    def flush(self) -> list[Detection]:
+        """The detections that the end of the stream completes: peaks that were still awaited."""
+        return self.smoother.flush()
+
+    def levels(self) -> F32:
+        """The smoothed posterior of each keyword after the last network step, (K,) float32."""
+        return self.smoother.state.smoothed.copy()
+
+    def reset(self) -> None:
+        """Return to the state of a new Detector."""
+        self.front_end.reset()
+        self.network_state.reset()
+        self.smoother.reset()
+
+    def _warm_up(self) -> None:
+        """Compile (or load from the cache) every kernel of the path before live audio comes."""
+        config = self.model.config
+        silence = np.zeros(config.frontend.window_samples + config.step_samples, np.int16)
+        for start in range(0, silence.size, CHUNK_SAMPLES):
+            self._push(silence[start : start + CHUNK_SAMPLES])
+        self.flush()
+        self.reset()
+
+
+def detect(
+    source: Source,
+    model: Model,
+    thresholds: Mapping[str, float] | float | None = None,
+    keywords: Iterable[str] | None = None,
+) -> Iterator[Detection]:
+    """Detections in a source, as they come.
+
+    source: a path, "-" for raw 16 kHz int16 on standard input, or an iterable of blocks, (n,) int16 or float32.
+    thresholds, keywords: as for Detector.
+    Raises AudioError when the source cannot be read; what was heard before has been given by then.
+    """
+    detector = Detector(model, thresholds, keywords)
+    with open_source(source) as blocks:
+        for block in blocks:
+            yield from detector.push(block)
+    yield from detector.flush()
+
+
+def posteriors(samples: npt.ArrayLike, model: Model) -> F32:
+    """Smoothed posterior per network step and keyword, (S, K) float32.
+
+    samples: (n,) int16, or float32 in [-1, 1]; mono, 16 kHz. Row s has heard model.config.clock.end_s(s) seconds.
+    """
+    frames = model.front_end().push(samples)
+    return model.smoother().smooth(model.new_state().push(frames))

@@ -1,0 +1,30 @@
+"""The exceptions of streamkws.
+
+    StreamKwsError
+    ├── AudioError         (ValueError)   audio that cannot be used: format, rate, damaged file, device
+    ├── ConfigError        (ValueError)   a setting out of its range, an unknown keyword or name
+    ├── ModelFileError     (ValueError)   a model file that is damaged, foreign, newer or missing
+    └── MissingExtraError  (ImportError)  an optional part is not installed; names the command that mends it
+
+A message says what was expected and what came.
+"""
+
+
+class StreamKwsError(Exception):
+    """Base class of every error streamkws raises on purpose."""
+
+
+class AudioError(StreamKwsError, ValueError):
+    """Audio that cannot be used."""
+
+
+class ConfigError(StreamKwsError, ValueError):
+    """A setting, keyword or name that is not valid."""
+
+
+class ModelFileError(StreamKwsError, ValueError):
+    """A model file that cannot be used."""
+
+
+class MissingExtraError(StreamKwsError, ImportError):
+    """An optional dependency that is not installed."""

@@ -1,0 +1,447 @@
+"""Scoring: a corpus and some models in, the posteriors of every recording in every noise condition out.
+
+A corpus is a folder:
+
+    wakewords/<keyword, _ for space>/*.flac   recordings that hold the keyword once, one file each
+    impulse_responses/                        not judged
+    <any other name>/                         negative audio: no keyword is spoken in it
+    <any other name>/segments.csv             optional: file,start,end,label,speaker,source of each part (samples)
+    <name>_noise/                             negative audio that also serves as noise for the noise conditions
+
+Everything random is drawn from a generator seeded with the seed and the recording's name, so that a recording always
+gets the same noise, whatever else the corpus holds and whichever model listens.
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.audio import read_audio
+from streamkws.errors import AudioError, ConfigError
+from streamkws.frontend import FrontEnd
+from streamkws.model import Model, ModelState
+
+SAMPLE_RATE = 16000
+AUDIO_SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
+KEYWORD_SET = "wakewords"
+IGNORED_SETS = ("impulse_responses",)
+NOISE_SUFFIX = "_noise"
+PADDING_SAMPLES = SAMPLE_RATE  # before and after a keyword recording
+PADDING_RMS = 10 ** (-70 / 20)  # -70 dBFS
+ENERGY_FRAME_SAMPLES = 2048
+NOISE_DRAWS = 20  # stretches tried before a recording is left without noise because all were digital silence
+
+Samples = npt.NDArray[np.float32]
+Posteriors = npt.NDArray[np.float32]
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file that holds a keyword once.
+
+    name: path below the corpus, with forward slashes.
+    speaker: the file name up to its first "_"; "" where there is no label (no "_", or a name in p*).
+    """
+
+    path: Path
+    name: str
+    keyword: str
+    speaker: str
+
+
+@dataclass(frozen=True)
+class NegativeFile:
+    """A file in which no keyword is spoken.
+
+    set_name: the folder of the corpus it belongs to.
+    segments: (start, end) in samples of each separate recording in it; empty where the file is one recording.
+    """
+
+    path: Path
+    name: str
+    set_name: str
+    segments: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it serves as noise (and then gets none itself)."""
+        return self.set_name.endswith(NOISE_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files of a corpus.
+
+    notes: what was left out, and why, in sentences.
+    """
+
+    root: Path
+    recordings: tuple[Recording, ...]
+    negatives: tuple[NegativeFile, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The posteriors of one model in one noise condition.
+
+    recordings: (S, K) per keyword recording, in the order of ScoredCorpus.recordings.
+    negatives: (S, K) per negative file, in the order of ScoredCorpus.negatives.
+    """
+
+    recordings: tuple[Posteriors, ...]
+    negatives: tuple[Posteriors, ...]
+
+
+@dataclass(frozen=True)
+class ScoredCorpus:
+    """The posteriors of several models over a corpus.
+
+    recordings, negatives: the files that could be read.
+    recording_samples, negative_samples: their lengths, without padding.
+    snrs_db: the noise conditions; None is without noise.
+    scores: [model][condition].
+    skipped: the files that could not be read, each with the reason.
+    """
+
+    root: Path
+    seed: int
+    recordings: tuple[Recording, ...]
+    negatives: tuple[NegativeFile, ...]
+    recording_samples: tuple[int, ...]
+    negative_samples: tuple[int, ...]
+    snrs_db: tuple[float | None, ...]
+    scores: tuple[tuple[Scores, ...], ...]
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def hours(self) -> float:
+        """Hours of negative audio."""
+        return sum(self.negative_samples) / SAMPLE_RATE / 3600
+
+    @property
+    def hours_by_set(self) -> dict[str, float]:
+        """Hours of negative audio per set."""
+        hours: dict[str, float] = {}
+        for negative, n_samples in zip(self.negatives, self.negative_samples, strict=True):
+            hours[negative.set_name] = hours.get(negative.set_name, 0.0) + n_samples / SAMPLE_RATE / 3600
+        return hours
+
+
+def read_corpus(root: str | Path, keywords: Iterable[str]) -> Corpus:
+    """List the files of a corpus; recordings of other keywords than these are left out with a note.
+
+    Raises ConfigError for a folder that is missing, or has no recordings of these keywords, or no negative audio, and
+    for a segments.csv that cannot be understood.
+    """
+    root, keywords = Path(root), tuple(keywords)
+    if not root.is_dir():
+        raise ConfigError(f"{root}: expected the folder of a corpus, got {'a file' if root.exists() else 'nothing'}")
+    keyword_root = root / KEYWORD_SET
+    if not keyword_root.is_dir():
+        raise ConfigError(f"{root}: expected a folder {KEYWORD_SET}/<keyword>/ in the corpus, found {_listing(root)}")
+
+    notes: list[str] = []
+    recordings: list[Recording] = []
+    for folder in _folders(keyword_root):
+        keyword = folder.name.replace("_", " ")
+        if keyword not in keywords:
+            notes.append(f"{KEYWORD_SET}/{folder.name} was left out: no model knows the keyword {keyword!r}")
+            continue
+        for path in _audio_files(folder):
+            recordings.append(Recording(path, path.relative_to(root).as_posix(), keyword, _speaker(path)))
+    found = {recording.keyword for recording in recordings}
+    if not found:
+        raise ConfigError(
+            f"{keyword_root}: expected recordings of {', '.join(keywords)}, found {_listing(keyword_root)}"
+        )
+    notes += [f"the corpus has no recording of {keyword!r}" for keyword in keywords if keyword not in found]
+
+    negatives: list[NegativeFile] = []
+    for folder in _folders(root):
+        if folder.name == KEYWORD_SET or folder.name in IGNORED_SETS:
+            continue
+        table = folder / "segments.csv"
+        segments = _read_segments(table) if table.is_file() else {}
+        files = {path.relative_to(folder).as_posix(): path for path in _audio_files(folder)}
+        files |= {name: folder / name for name in segments if name not in files}
+        negatives += [
+            NegativeFile(path, path.relative_to(root).as_posix(), folder.name, tuple(segments.get(name, ())))
+            for name, path in sorted(files.items())
+        ]
+        if not files:
+            notes.append(f"{folder.name} holds no audio")
+    if not negatives:
+        raise ConfigError(
+            f"{root}: expected negative audio in folders beside {KEYWORD_SET}, found none; "
+            "without it there are no false accepts to count"
+        )
+    return Corpus(root, tuple(recordings), tuple(negatives), tuple(notes))
+
+
+def score_corpus(
+    models: Sequence[Model],
+    corpus: Corpus,
+    snrs_db: Sequence[float | None] = (None, 10.0),
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ScoredCorpus:
+    """Let every model listen to every file of a corpus, once per noise condition.
+
+    Each recording is heard by a fresh stream, between 1 s of faint noise (white, -70 dBFS) on either side; each
+    negative file by a fresh stream, whole. In a noise condition a recording gets one stretch of noise from end to end,
+    padding included, and each segment of a negative file its own; the noise files stay as they are. Files are decoded
+    once, and the models share the features where they have the same front end. Files are held in memory whole, one at
+    a time.
+
+    snrs_db: signal-to-noise ratios as `mix` defines them; None is without noise.
+    progress: called with ("listening", files done, files in all).
+    Raises ConfigError for no model, no condition, a front end that is not at 16 kHz, or no readable recording or
+    negative file.
+    """
+    if not models:
+        raise ConfigError("expected at least one model to evaluate, got none")
+    if not snrs_db or len(set(snrs_db)) != len(snrs_db):
+        raise ConfigError(f"expected different noise conditions, got {list(snrs_db)}")
+    for model in models:
+        if model.config.frontend.sample_rate != SAMPLE_RATE:
+            raise ConfigError(
+                f"{model.name}: expected a front end at {SAMPLE_RATE} Hz, got {model.config.frontend.sample_rate} Hz"
+            )
+
+    skipped: list[str] = []
+    notes = list(corpus.notes)
+    if any(snr_db is not None for snr_db in snrs_db):
+        noise = NoiseBank.read(corpus.negatives, seed)
+        if not noise.stretches:
+            notes.append(f"no noise conditions: the corpus has no folder *{NOISE_SUFFIX} with audio")
+            snrs_db = [snr_db for snr_db in snrs_db if snr_db is None]
+            if not snrs_db:
+                raise ConfigError(
+                    f"{corpus.root}: expected folders *{NOISE_SUFFIX} with the noise to mix in, found none"
+                )
+    else:
+        noise = NoiseBank((), seed)
+
+    ears = _Ears(models)
+    heard_recordings: list[tuple[Recording, int, list[list[Posteriors]]]] = []
+    heard_negatives: list[tuple[NegativeFile, int, list[list[Posteriors]]]] = []
+    files: list[Recording | NegativeFile] = [*corpus.recordings, *corpus.negatives]
+    for n_done, file in enumerate(files):
+        if progress is not None:
+            progress("listening", n_done, len(files))
+        try:
+            samples = read_audio(file.path)
+        except (AudioError, OSError) as error:
+            skipped.append(_reason(file.name, file.path, error))
+            continue
+        if not len(samples):
+            skipped.append(f"{file.name}: no samples")
+            continue
+        if isinstance(file, Recording):
+            by_snr = [ears.listen(noise.over_recording(file, samples, snr_db)) for snr_db in snrs_db]
+            heard_recordings.append((file, len(samples), by_snr))
+        elif file.is_noise:
+            clean = ears.listen(samples)
+            heard_negatives.append((file, len(samples), [clean] * len(snrs_db)))
+        else:
+            by_snr = [ears.listen(noise.over_negative(file, samples, snr_db)) for snr_db in snrs_db]
+            heard_negatives.append((file, len(samples), by_snr))
+    if progress is not None:
+        progress("listening", len(files), len(files))
+    if not heard_recordings or not heard_negatives:
+        what = "keyword recording" if not heard_recordings else "negative file"
+        raise ConfigError(f"{corpus.root}: expected at least one {what} that can be read; the first was {skipped[0]}")
+
+    return ScoredCorpus(
+        root=corpus.root,
+        seed=seed,
+        recordings=tuple(file for file, _, _ in heard_recordings),
+        negatives=tuple(file for file, _, _ in heard_negatives),
+        recording_samples=tuple(n_samples for _, n_samples, _ in heard_recordings),
+        negative_samples=tuple(n_samples for _, n_samples, _ in heard_negatives),
+        snrs_db=tuple(snrs_db),
+        scores=tuple(
+            tuple(
+                Scores(
+                    tuple(by_snr[c][m] for _, _, by_snr in heard_recordings),
+                    tuple(by_snr[c][m] for _, _, by_snr in heard_negatives),
+                )
+                for c in range(len(snrs_db))
+            )
+            for m in range(len(models))
+        ),
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class NoiseBank:
+    """Noise recordings, from which each file to be judged gets its own, always the same stretch.
+
+    stretches: (n,) float32 each, 16 kHz.
+    """
+
+    stretches: tuple[Samples, ...]
+    seed: int = 0
+
+    @classmethod
+    def read(cls, negatives: Iterable[NegativeFile], seed: int) -> NoiseBank:
+        """Collect the segments of the noise files; files that cannot be read are left to score_corpus to report."""
+        stretches: list[Samples] = []
+        for negative in negatives:
+            if not negative.is_noise:
+                continue
+            try:
+                samples = read_audio(negative.path)
+            except (AudioError, OSError):
+                continue
+            pieces = [samples[start:end] for start, end in negative.segments or ((0, len(samples)),)]
+            stretches += [piece for piece in pieces if len(piece)]
+        return cls(tuple(stretches), seed)
+
+    def over_recording(self, recording: Recording, samples: Samples, snr_db: float | None) -> Samples:
+        """Pad a keyword recording on both sides and, unless snr_db is None, lay noise over all of it."""
+        random = self._random(recording.name)
+        padding = (PADDING_RMS * random.standard_normal((2, PADDING_SAMPLES))).astype(np.float32)
+        padded = np.concatenate([padding[0], samples, padding[1]])
+        if snr_db is None:
+            return padded
+        return mix(padded, self._draw(random, len(padded)), snr_db)
+
+    def over_negative(self, negative: NegativeFile, samples: Samples, snr_db: float | None) -> Samples:
+        """Lay noise over each segment of a negative file, unless snr_db is None."""
+        if snr_db is None:
+            return samples
+        noisy = samples.copy()
+        for start, end in negative.segments or ((0, len(samples)),):
+            segment = samples[start:end]
+            if len(segment):
+                noise = self._draw(self._random(f"{negative.name}#{start}"), len(segment))
+                noisy[start:end] = mix(segment, noise, snr_db)
+        return noisy
+
+    def _random(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+
+    def _draw(self, random: np.random.Generator, n_samples: int) -> Samples:
+        """Cut n_samples from a noise recording, repeating one that is too short; zeros if only silence was drawn."""
+        for _ in range(NOISE_DRAWS):
+            source = self.stretches[random.integers(len(self.stretches))]
+            start = int(random.integers(max(1, len(source) - n_samples + 1)))
+            noise: Samples = source[start : start + n_samples]
+            if len(noise) < n_samples:
+                noise = np.resize(source, n_samples)
+            if max_frame_energy(noise) > 0:
+                return noise
+        return np.zeros(n_samples, dtype=np.float32)
+
+
+def max_frame_energy(samples: Samples) -> float:
+    """Energy of the loudest whole frame of 2048 samples; of all samples where they are fewer.
+
+    samples: (n,) float32.
+    """
+    n_frames = len(samples) // ENERGY_FRAME_SAMPLES
+    frames = samples[: n_frames * ENERGY_FRAME_SAMPLES].reshape(n_frames, -1) if n_frames else samples[np.newaxis]
+    return float((frames.astype(np.float64) ** 2).sum(axis=1).max(initial=0.0))
+
+
+def mix(speech: Samples, noise: Samples, snr_db: float) -> Samples:
+    """Add noise, scaled so that max_frame_energy(speech) / max_frame_energy(noise) is 10^(snr_db / 10).
+
+    A sum that leaves [-1, 1] is scaled down as a whole, so that nothing clips and the ratio holds. Silence on either
+    side leaves the speech as it is.
+
+    speech, noise: (n,) float32.
+    Source: the rule of Picovoice's wake-word-benchmark, mixer.py; there the speech is scaled instead of the noise.
+    """
+    speech_energy, noise_energy = max_frame_energy(speech), max_frame_energy(noise)
+    if speech_energy == 0 or noise_energy == 0:
+        return speech
+    scale = np.sqrt(speech_energy / (noise_energy * 10 ** (snr_db / 10)))
+    mixed = speech.astype(np.float64) + scale * noise
+    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+
+
+class _Ears:
+    """The models' streams, with one front end for all models whose front ends are set alike."""
+
+    def __init__(self, models: Sequence[Model]) -> None:
+        self._groups: list[tuple[FrontEnd, list[tuple[int, ModelState]]]] = []
+        self._n_models = len(models)
+        by_config: dict[object, list[tuple[int, ModelState]]] = {}
+        for m, model in enumerate(models):
+            states = by_config.get(model.config.frontend)
+            if states is None:
+                states = by_config[model.config.frontend] = []
+                self._groups.append((model.front_end(), states))
+            states.append((m, model.new_state()))
+
+    def listen(self, samples: Samples) -> list[Posteriors]:
+        """Return the posteriors (S, K) of each model, every one starting afresh."""
+        posteriors: list[Posteriors] = [np.empty((0, 0), dtype=np.float32)] * self._n_models
+        for front_end, states in self._groups:
+            front_end.reset()
+            frames = front_end.push(samples)
+            for m, state in states:
+                state.reset()
+                posteriors[m] = np.array(state.push(frames), dtype=np.float32)
+        return posteriors
+
+
+def _read_segments(table: Path) -> dict[str, list[tuple[int, int]]]:
+    segments: dict[str, list[tuple[int, int]]] = {}
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            missing = {"file", "start", "end"} - set(rows.fieldnames or ())
+            if missing:
+                raise ConfigError(f"{table}: expected the columns file, start and end, found {rows.fieldnames}")
+            for row in rows:
+                try:
+                    start, end = int(row["start"]), int(row["end"])
+                except (TypeError, ValueError):
+                    start, end = -1, -1
+                if not 0 <= start <= end:
+                    raise ConfigError(
+                        f"{table}, line {rows.line_num}: expected 0 <= start <= end in samples, "
+                        f"got {row['start']} and {row['end']}"
+                    )
+                segments.setdefault(row["file"], []).append((start, end))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{table}: cannot be read: {error}") from error
+    return segments
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+
+
+def _speaker(path: Path) -> str:
+    speaker, underscore, _ = path.stem.partition("_")
+    return speaker if underscore and not speaker.startswith("p") else ""
+
+
+def _listing(folder: Path) -> str:
+    names = [path.name for path in _folders(folder)]
+    return ", ".join(names) if names else "no folder"
+
+
+def _reason(name: str, path: Path, error: Exception) -> str:
+    text = str(error).removeprefix(f"{path}: ")
+    return f"{name}: {text}"

@@ -1,0 +1,757 @@
+"""Every compiled loop: arrays in, arrays out, outputs last.
+
+The arrays of each stage come as two NamedTuples, a constant one (tables, weights) and one of a stream's state, so that
+the whole path from samples to detections is one compiled call without the GIL that allocates nothing. All kernels that
+call each other stand in this one file: a cached caller stays stale when a helper in another file changes.
+
+Shape letters: F mel bands, I inputs, O outputs, K keywords.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+Records = Any
+"""A numpy.recarray of LAYER or EVENT."""
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(**options: Any) -> Callable[[_Function], _Function]:
+    """numba.njit without the GIL, cached on disk; uncached where no cache folder can be written."""
+
+    def decorate(function: _Function) -> _Function:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # numba: "no locator available"
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+def _target_has_avx2() -> bool:
+    """Whether the CPU that numba compiles for (not only the host) has AVX2."""
+    if config.DISABLE_JIT:
+        return False
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features() if config.CPU_NAME in (None, "host") else ""
+    return "+avx2" in features.split(",")
+
+
+AVX2 = _target_has_avx2()
+
+# ---- codes: integer products ---------------------------------------------------------------------------------------
+
+ROW_CODES = 32
+"""The codes of an input vector and of a weight row are padded with zeros to a multiple of this: one AVX2 register."""
+
+ROW_BLOCK = 4
+"""Weight rows are padded to a multiple of this; a block of rows shares each load of the input."""
+
+
+@intrinsic
+def _dot4_u8_u8_avx2(typingctx, weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start):
+    """Four rows of u8 codes times u8 codes: 16 of each are widened to 16 bits and go through pmadd.wd. Exact."""
+
+    def multiply(builder, row_pointer, x, ones):
+        v16i8, v16i16 = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
+        pmadd_wd = _avx2_function(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(ir.IntType(32), 8), v16i16, v16i16)
+        total = None
+        for half, x_half in enumerate(x):
+            pointer = builder.gep(row_pointer, [ir.Constant(ir.IntType(64), 16 * half)])
+            w = builder.load(builder.bitcast(pointer, v16i8.as_pointer()), align=1)
+            products = builder.call(pmadd_wd, [builder.zext(w, v16i16), x_half])
+            total = products if total is None else builder.add(total, products)
+        return total
+
+    def load_x(builder, pointer):
+        v16i8, v16i16 = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
+        halves = []
+        for half in range(2):
+            p = builder.gep(pointer, [ir.Constant(ir.IntType(64), 16 * half)])
+            halves.append(builder.zext(builder.load(builder.bitcast(p, v16i8.as_pointer()), align=1), v16i16))
+        return halves
+
+    signature = types.void(weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start)
+    return signature, _dot4_codegen(load_x, multiply, bytes_per_chunk=32)
+
+
+@intrinsic
+def _dot4_u8_u4_avx2(typingctx, weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start):
+    """Four rows of packed 4-bit codes times u8 codes by pmadd.ub.sw: its 16-bit sums reach at most 2*15*255. Exact."""
+
+    def multiply(builder, row_pointer, x, ones):
+        i8 = ir.IntType(8)
+        v16i8, v32i8 = ir.VectorType(i8, 16), ir.VectorType(i8, 32)
+        v16i16, v8i32 = ir.VectorType(ir.IntType(16), 16), ir.VectorType(ir.IntType(32), 8)
+        pmadd_ub = _avx2_function(builder, "llvm.x86.avx2.pmadd.ub.sw", v16i16, v32i8, v32i8)
+        pmadd_wd = _avx2_function(builder, "llvm.x86.avx2.pmadd.wd", v8i32, v16i16, v16i16)
+        packed = builder.load(builder.bitcast(row_pointer, v16i8.as_pointer()), align=1)
+        low = builder.and_(packed, ir.Constant(v16i8, [0x0F] * 16))
+        high = builder.lshr(packed, ir.Constant(v16i8, [4] * 16))
+        w = builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32))))
+        return builder.call(pmadd_wd, [builder.call(pmadd_ub, [x, w]), ones])
+
+    def load_x(builder, pointer):
+        return builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(8), 32).as_pointer()), align=1)
+
+    signature = types.void(weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start)
+    return signature, _dot4_codegen(load_x, multiply, bytes_per_chunk=16)
+
+
+def _avx2_function(builder, name, result, *arguments):
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _dot4_codegen(load_x, multiply, bytes_per_chunk):
+    """The loop over chunks of 32 codes that both widths share: one accumulator register per row."""
+
+    def codegen(context, builder, signature, args):
+        weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start = args
+        i32, i64 = ir.IntType(32), ir.IntType(64)
+        v8i32, v16i16 = ir.VectorType(i32, 8), ir.VectorType(ir.IntType(16), 16)
+
+        def data(index, value):
+            return context.make_array(signature.args[index])(context, builder, value).data
+
+        w_pointer = builder.gep(data(0, weights), [w_start])
+        x_pointer = builder.gep(data(3, codes), [x_start])
+        ones = ir.Constant(v16i16, [1] * 16)
+        rows = [builder.gep(w_pointer, [builder.mul(row_bytes, i64(r))]) for r in range(ROW_BLOCK)]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(v8i32, [0] * 8)) for _ in range(ROW_BLOCK)]
+        for pointer in sums:
+            builder.store(ir.Constant(v8i32, [0] * 8), pointer)
+        n_chunks = builder.lshr(n_codes, i64(5))
+        with cgutils.for_range(builder, n_chunks, intp=i64) as loop:
+            x = load_x(builder, builder.gep(x_pointer, [builder.mul(loop.index, i64(32))]))
+            for row, pointer in zip(rows, sums, strict=True):
+                chunk = builder.gep(row, [builder.mul(loop.index, i64(bytes_per_chunk))])
+                products = multiply(builder, chunk, x, ones)
+                builder.store(builder.add(builder.load(pointer), products), pointer)
+        reduce_add = _avx2_function(builder, "llvm.vector.reduce.add.v8i32", i32, v8i32)
+        for r, pointer in enumerate(sums):
+            target = builder.gep(data(6, out), [builder.add(out_start, i64(r))])
+            builder.store(builder.call(reduce_add, [builder.load(pointer)]), target)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+@_compiled()
+def matvec_u8_u8(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
+    """out[o] = sum over i of weights[o, i] * codes[i]; exact for n_codes <= 33,000.
+
+    weights: (bytes,) uint8, rows of n_codes bytes from w_start on. n_rows: multiple of ROW_BLOCK.
+    codes: (n,) uint8, read from x_start on. n_codes: multiple of ROW_CODES. out: (>= n_rows,) int32.
+    """
+    if AVX2:
+        for o in range(0, n_rows, ROW_BLOCK):
+            _dot4_u8_u8_avx2(weights, w_start + o * n_codes, n_codes, codes, x_start, n_codes, out, o)
+    else:
+        x = codes[x_start : x_start + n_codes]
+        for o in range(n_rows):
+            row = weights[w_start + o * n_codes : w_start + (o + 1) * n_codes]
+            acc = np.int32(0)
+            for i in range(n_codes):  # the casts keep numba from widening the sum to 64 bits
+                acc = np.int32(acc + np.int32(row[i]) * np.int32(x[i]))
+            out[o] = acc
+
+
+@_compiled()
+def matvec_u8_u4(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
+    """matvec_u8_u8 with 4-bit weights: rows of n_codes / 2 bytes.
+
+    16 bytes hold 32 codes: byte j has code j in its low and code j + 16 in its high half.
+    """
+    row_bytes = n_codes // 2
+    if AVX2:
+        for o in range(0, n_rows, ROW_BLOCK):
+            _dot4_u8_u4_avx2(weights, w_start + o * row_bytes, row_bytes, codes, x_start, n_codes, out, o)
+    else:
+        for o in range(n_rows):
+            acc = np.int32(0)
+            for chunk in range(n_codes // 32):
+                start = w_start + o * row_bytes + 16 * chunk
+                packed = weights[start : start + 16]
+                low = codes[x_start + 32 * chunk : x_start + 32 * chunk + 16]
+                high = codes[x_start + 32 * chunk + 16 : x_start + 32 * chunk + 32]
+                for j in range(16):
+                    acc = np.int32(acc + np.int32(packed[j] & 15) * np.int32(low[j]))
+                    acc = np.int32(acc + np.int32(packed[j] >> 4) * np.int32(high[j]))
+            out[o] = acc
+
+
+@_compiled(fastmath={"reassoc", "contract", "nsz"})
+def add_matvec_f32(weights: F32, w_start: int, n_rows: int, x: F32, x_start: int, n_inputs: int, out: F32) -> None:
+    """out[o] += sum over i of weights[o, i] * x[i], in float32; one fixed order of summation per n_inputs."""
+    vector = x[x_start : x_start + n_inputs]
+    for o in range(n_rows):
+        row = weights[w_start + o * n_inputs : w_start + (o + 1) * n_inputs]
+        acc = np.float32(0)
+        for i in range(n_inputs):
+            acc += row[i] * vector[i]
+        out[o] += acc
+
+
+@_compiled()
+def quantize_vector(values: F32, levels: float, codes: U8, ranges: F32, sums: I32, slot: int) -> None:
+    """Equations (1) and (2).
+
+    values: (n,) float32, finite. levels: float32 2^b - 1. codes: (n,) uint8.
+    ranges: (slots, 2) float32, gets (lo, step) at slot. sums: (slots,) int32, gets the sum of the codes there.
+    """
+    # Floats order like these integers, and an integer minimum vectorizes without the fastmath flags that assume no NaN.
+    n = values.size
+    bits = values.view(np.int32)
+    lowest, highest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+    for i in range(n):
+        key = bits[i] ^ ((bits[i] >> np.int32(31)) & np.int32(0x7FFFFFFF))
+        lowest = min(lowest, key)
+        highest = max(highest, key)
+    ends = ranges[slot].view(np.int32)
+    ends[0] = lowest ^ ((lowest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    ends[1] = highest ^ ((highest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    lo, hi = ranges[slot, 0], ranges[slot, 1]
+    step = (hi - lo) / levels
+    ranges[slot, 1] = step
+    total = np.int32(0)
+    if step > 0:
+        for i in range(n):
+            q = np.int32(min(max(np.rint((values[i] - lo) / step), np.float32(0)), levels))
+            codes[i] = np.uint8(q)
+            total = np.int32(total + q)
+    else:
+        for i in range(n):
+            codes[i] = 0
+    sums[slot] = total
+
+
+# ---- front end -----------------------------------------------------------------------------------------------------
+
+
+class FrontEndTables(NamedTuple):
+    """What a front end needs that does not change.
+
+    window: (window_samples,) float64. twiddles: (fft_samples / 2, 2) float64, cos and -sin of 2 pi k / fft_samples.
+    mel_limits: (F, 2) int64, the first FFT bin of each filter and the one after its last.
+    mel_weights: (n,) float32, the filters' non-zero stretches one after the other.
+    scalars: (2,) float64: preemphasis, energy_floor. hop_samples: (1,) int64.
+    """
+
+    window: F64
+    twiddles: F64
+    mel_limits: I64
+    mel_weights: F32
+    scalars: F64
+    hop_samples: I64
+
+
+class FrontEndState(NamedTuple):
+    """One stream's front end.
+
+    samples: (window_samples,) float64, pre-emphasized. previous: (1,) float64, the last raw sample.
+    n_samples: (1,) int64, how many of samples are filled. work: (2, 2, fft_samples / 2) float64, the FFT's buffers.
+    power: (fft_samples / 2 + 1,) float64.
+    """
+
+    samples: F64
+    previous: F64
+    n_samples: I64
+    work: F64
+    power: F64
+
+
+@_compiled()
+def int16_to_float(samples: npt.NDArray[np.int16], out: F32) -> None:
+    """out[i] = samples[i] / 32768."""
+    for i in range(samples.size):
+        out[i] = np.float32(samples[i]) * np.float32(1 / 32768)
+
+
+@_compiled(fastmath={"contract"})
+def power_spectrum(window: F64, twiddles: F64, samples: F64, work: F64, power: F64) -> None:
+    """power[k] = |rfft(samples * window)[k]|^2 / fft_samples by one complex FFT of half the length.
+
+    Stockham's autosort algorithm, radix 4 and at most one radix-2 pass last: every inner loop runs over contiguous
+    numbers. work: (2, 2, n) float64 with n = fft_samples / 2.
+    """
+    n = power.size - 1
+    a, b = 0, 1
+    for i in range(n):
+        work[0, 0, i] = 0.0
+        work[0, 1, i] = 0.0
+    for i in range(window.size // 2):
+        work[0, 0, i] = samples[2 * i] * window[2 * i]
+        work[0, 1, i] = samples[2 * i + 1] * window[2 * i + 1]
+    if window.size % 2:
+        work[0, 0, window.size // 2] = samples[window.size - 1] * window[window.size - 1]
+    stride = 1
+    length = n
+    while length >= 4:
+        quarter = length // 4
+        x_re, x_im, y_re, y_im = work[a, 0], work[a, 1], work[b, 0], work[b, 1]
+        for p in range(quarter):
+            t = 2 * p * stride
+            w1_re, w1_im = twiddles[t, 0], twiddles[t, 1]
+            w2_re, w2_im = w1_re * w1_re - w1_im * w1_im, 2.0 * w1_re * w1_im
+            w3_re, w3_im = w1_re * w2_re - w1_im * w2_im, w1_re * w2_im + w1_im * w2_re
+            i0, o0 = stride * p, stride * 4 * p
+            for q in range(stride):
+                a_re, a_im = x_re[i0 + q], x_im[i0 + q]
+                b_re, b_im = x_re[i0 + q + stride * quarter], x_im[i0 + q + stride * quarter]
+                c_re, c_im = x_re[i0 + q + 2 * stride * quarter], x_im[i0 + q + 2 * stride * quarter]
+                d_re, d_im = x_re[i0 + q + 3 * stride * quarter], x_im[i0 + q + 3 * stride * quarter]
+                apc_re, apc_im, amc_re, amc_im = a_re + c_re, a_im + c_im, a_re - c_re, a_im - c_im
+                bpd_re, bpd_im = b_re + d_re, b_im + d_im
+                jbmd_re, jbmd_im = d_im - b_im, b_re - d_re  # j * (b - d)
+                y_re[o0 + q], y_im[o0 + q] = apc_re + bpd_re, apc_im + bpd_im
+                u_re, u_im = amc_re - jbmd_re, amc_im - jbmd_im
+                y_re[o0 + q + stride], y_im[o0 + q + stride] = w1_re * u_re - w1_im * u_im, w1_re * u_im + w1_im * u_re
+                u_re, u_im = apc_re - bpd_re, apc_im - bpd_im
+                y_re[o0 + q + 2 * stride] = w2_re * u_re - w2_im * u_im
+                y_im[o0 + q + 2 * stride] = w2_re * u_im + w2_im * u_re
+                u_re, u_im = amc_re + jbmd_re, amc_im + jbmd_im
+                y_re[o0 + q + 3 * stride] = w3_re * u_re - w3_im * u_im
+                y_im[o0 + q + 3 * stride] = w3_re * u_im + w3_im * u_re
+        a, b = b, a
+        stride *= 4
+        length = quarter
+    if length == 2:
+        half = n // 2
+        for q in range(half):
+            e_re, e_im, o_re, o_im = work[a, 0, q], work[a, 1, q], work[a, 0, q + half], work[a, 1, q + half]
+            work[b, 0, q], work[b, 1, q] = e_re + o_re, e_im + o_im
+            work[b, 0, q + half], work[b, 1, q + half] = e_re - o_re, e_im - o_im
+        a, b = b, a
+    # The spectrum of the real frame from that of its even samples (real part) and odd samples (imaginary part).
+    z_re, z_im = work[a, 0], work[a, 1]
+    scale = 1.0 / (2 * n)
+    power[0] = scale * (z_re[0] + z_im[0]) ** 2
+    power[n] = scale * (z_re[0] - z_im[0]) ** 2
+    for k in range(1, n):
+        even_re, even_im = 0.5 * (z_re[k] + z_re[n - k]), 0.5 * (z_im[k] - z_im[n - k])
+        odd_re, odd_im = 0.5 * (z_im[k] + z_im[n - k]), 0.5 * (z_re[n - k] - z_re[k])
+        re = even_re + twiddles[k, 0] * odd_re - twiddles[k, 1] * odd_im
+        im = even_im + twiddles[k, 0] * odd_im + twiddles[k, 1] * odd_re
+        power[k] = scale * (re * re + im * im)
+
+
+@_compiled()
+def log_mel_frame(tables: FrontEndTables, state: FrontEndState, frame: F32) -> None:
+    """The log-mel energies of the window in state.samples. frame: (F,) float32."""
+    power_spectrum(tables.window, tables.twiddles, state.samples, state.work, state.power)
+    w = 0
+    for f in range(frame.size):
+        energy = 0.0
+        for k in range(tables.mel_limits[f, 0], tables.mel_limits[f, 1]):
+            energy += state.power[k] * tables.mel_weights[w]
+            w += 1
+        frame[f] = np.log(max(energy, tables.scalars[1]))
+
+
+@_compiled()
+def next_frame(tables: FrontEndTables, state: FrontEndState, samples: F32, start: int, frame: F32) -> int:
+    """Take samples from start on until a frame is complete. Returns the index of the first sample not taken, or -1 when
+    the samples ran out before the frame was complete.
+
+    samples: (n,) float32. frame: (F,) float32.
+    """
+    n = state.n_samples[0]
+    window_samples = state.samples.size
+    take = min(window_samples - n, samples.size - start)
+    previous, preemphasis = state.previous[0], tables.scalars[0]
+    for i in range(start, start + take):
+        sample = np.float64(samples[i])
+        state.samples[n] = sample - preemphasis * previous
+        previous = sample
+        n += 1
+    state.previous[0] = previous
+    if n < window_samples:
+        state.n_samples[0] = n
+        return -1
+    log_mel_frame(tables, state, frame)
+    hop_samples = tables.hop_samples[0]
+    for i in range(window_samples - hop_samples):
+        state.samples[i] = state.samples[i + hop_samples]
+    state.n_samples[0] = window_samples - hop_samples
+    return start + take
+
+
+@_compiled()
+def push_samples(tables: FrontEndTables, state: FrontEndState, samples: F32, frames: F32) -> int:
+    """Feed samples and write the frames they complete. frames: (> T, F) float32, one row more. Returns T."""
+    n_frames = 0
+    start = next_frame(tables, state, samples, 0, frames[0])
+    while start >= 0:
+        n_frames += 1
+        start = next_frame(tables, state, samples, start, frames[n_frames])
+    return n_frames
+
+
+# ---- network -------------------------------------------------------------------------------------------------------
+
+LINEAR, RELU, SIGMOID, SOFTMAX = 0, 1, 2, 3
+
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "n_inputs",  # I
+            "n_outputs",  # O
+            "n_rows",  # O padded to a multiple of ROW_BLOCK
+            "n_codes",  # I padded to a multiple of ROW_CODES
+            "taps",
+            "dilation",
+            "activation",  # LINEAR, RELU, ...
+            "residual",  # 0 or 1
+            "weight_bits",  # 2..8, or 32
+            "weights",  # where the layer's weights begin: bytes of Network.weights, or floats of float_weights
+            "tap_size",  # distance between the weights of two taps, in the same unit
+            "columns",  # where its columns begin in Network.columns
+            "weight_sums",  # where its (taps, O) sums of weight codes begin in Network.weight_sums
+            "ring",  # where its ring begins in NetworkState.codes, or in .floats
+            "slots",  # where its ring's slots begin in NetworkState.ranges and .sums
+            "n_slots",  # length of its ring in frames: (taps - 1) * dilation + 1
+        )
+    ]
+)
+"""One layer of a Network; every field is an int64."""
+
+
+class Network(NamedTuple):
+    """The constant part of a model.
+
+    layers: (L,) records of LAYER. weights: (bytes,) uint8 packed codes. float_weights: (n,) float32.
+    columns: (3, n) float32: lo, step and bias per output unit. weight_sums: (n,) float32, S(qw[o]) per tap.
+    levels: (L + 1,) float32: 2^bits - 1 of each layer's input, and of the output; 0 is float32.
+    features: (2, F) float32: mean and scale of the log-mel input.
+    """
+
+    layers: Records
+    weights: U8
+    float_weights: F32
+    columns: F32
+    weight_sums: F32
+    levels: F32
+    features: F32
+
+
+class NetworkState(NamedTuple):
+    """One stream's network: a ring of quantized (or float) input frames per layer, and scratch.
+
+    codes: (bytes,) uint8. floats: (n,) float32. ranges: (slots, 2) float32: (lo, step). sums: (slots,) int32.
+    newest: (L,) int64: the slot of the newest frame in each layer's ring.
+    n_frames: (1,) int64: frames since the last network step.
+    values: (longest vector,) float32. products: (most rows,) int32.
+    output_codes, output_range, output_sum: as codes, ranges and sums, for the last layer's output vector.
+    """
+
+    codes: U8
+    floats: F32
+    ranges: F32
+    sums: I32
+    newest: I64
+    n_frames: I64
+    values: F32
+    products: I32
+    output_codes: U8
+    output_range: F32
+    output_sum: I32
+
+
+@_compiled()
+def push_vector(network: Network, state: NetworkState, index: int) -> None:
+    """Quantize state.values into the next slot of layer index's ring (or store it, when the layer is float32)."""
+    layer = network.layers[index]
+    slot = state.newest[index] + 1
+    if slot == layer.n_slots:
+        slot = 0
+    state.newest[index] = slot
+    if layer.weight_bits == 32:
+        start = layer.ring + slot * layer.n_inputs
+        state.floats[start : start + layer.n_inputs] = state.values[: layer.n_inputs]
+    else:
+        start = layer.ring + slot * layer.n_codes
+        codes = state.codes[start : start + layer.n_inputs]
+        values = state.values[: layer.n_inputs]
+        quantize_vector(values, network.levels[index], codes, state.ranges, state.sums, layer.slots + slot)
+
+
+@_compiled()
+def run_layer(network: Network, state: NetworkState, index: int) -> None:
+    """One output vector of layer index from its ring, into state.values. Equation (4), summed over the taps.
+
+    With A[o] = sum over taps of step_x * S(qw*qx)[o] + lo_x * S(qw[o]) and
+    B = sum over taps of step_x * S(qx) + I * lo_x, an output is step_w[o] * A[o] + lo_w[o] * B + bias[o].
+    """
+    layer = network.layers[index]
+    newest = state.newest[index]
+    n_inputs, n_outputs = layer.n_inputs, layer.n_outputs
+    values = state.values[:n_outputs]
+    for o in range(n_outputs):
+        values[o] = 0
+    offset = np.float32(0)
+    for tap in range(layer.taps):
+        slot = newest - (layer.taps - 1 - tap) * layer.dilation
+        if slot < 0:
+            slot += layer.n_slots
+        w_start = layer.weights + tap * layer.tap_size
+        if layer.weight_bits == 32:
+            x_start = layer.ring + slot * n_inputs
+            add_matvec_f32(network.float_weights, w_start, n_outputs, state.floats, x_start, n_inputs, values)
+            continue
+        x_start = layer.ring + slot * layer.n_codes
+        if layer.weight_bits <= 4:
+            matvec_u8_u4(network.weights, w_start, layer.n_rows, state.codes, x_start, layer.n_codes, state.products)
+        else:
+            matvec_u8_u8(network.weights, w_start, layer.n_rows, state.codes, x_start, layer.n_codes, state.products)
+        lo, step = state.ranges[layer.slots + slot, 0], state.ranges[layer.slots + slot, 1]
+        offset += step * np.float32(state.sums[layer.slots + slot]) + np.float32(n_inputs) * lo
+        sums_start = layer.weight_sums + tap * n_outputs
+        weight_sums = network.weight_sums[sums_start : sums_start + n_outputs]
+        for o in range(n_outputs):
+            values[o] += step * np.float32(state.products[o]) + lo * weight_sums[o]
+    columns = network.columns[:, layer.columns : layer.columns + n_outputs]
+    lo_w, step_w, bias = columns[0], columns[1], columns[2]
+    for o in range(n_outputs):
+        values[o] = step_w[o] * values[o] + lo_w[o] * offset + bias[o]
+    if layer.residual:
+        if layer.weight_bits == 32:
+            start = layer.ring + newest * n_inputs
+            x = state.floats[start : start + n_outputs]
+            for o in range(n_outputs):
+                values[o] += x[o]
+        else:
+            start = layer.ring + newest * layer.n_codes
+            codes = state.codes[start : start + n_outputs]
+            lo, step = state.ranges[layer.slots + newest, 0], state.ranges[layer.slots + newest, 1]
+            for o in range(n_outputs):
+                values[o] += lo + step * np.float32(codes[o])
+    if layer.activation == RELU:
+        for o in range(n_outputs):
+            values[o] = max(values[o], np.float32(0))
+
+
+@_compiled()
+def push_features(network: Network, state: NetworkState, frame: F32) -> None:
+    """Normalize a log-mel frame and put it into the first layer's ring. frame: (F,) float32."""
+    for f in range(frame.size):
+        state.values[f] = (frame[f] - network.features[0, f]) * network.features[1, f]
+    push_vector(network, state, 0)
+
+
+@_compiled()
+def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
+    """One network step: every layer's output vector is quantized once and goes into the next layer's ring.
+
+    posteriors: (K,) float32; the last layer's output vector is quantized too, before its sigmoid or softmax.
+    """
+    n_layers = len(network.layers)
+    for index in range(n_layers):
+        if index > 0:
+            push_vector(network, state, index)
+        run_layer(network, state, index)
+    last = network.layers[n_layers - 1]
+    values, n = state.values, last.n_outputs
+    if last.weight_bits != 32:
+        levels = network.levels[n_layers]
+        quantize_vector(values[:n], levels, state.output_codes, state.output_range, state.output_sum, 0)
+        for o in range(n):
+            values[o] = state.output_range[0, 0] + state.output_range[0, 1] * np.float32(state.output_codes[o])
+    if last.activation == SIGMOID:
+        for o in range(n):
+            values[o] = np.float32(1) / (np.float32(1) + np.exp(-values[o]))
+    elif last.activation == SOFTMAX:
+        highest = values[0]
+        for o in range(1, n):
+            highest = max(highest, values[o])
+        total = np.float32(0)
+        for o in range(n):
+            values[o] = np.exp(values[o] - highest)
+            total += values[o]
+        for o in range(n):
+            values[o] /= total
+    for k in range(posteriors.size):
+        posteriors[k] = values[k]
+
+
+@_compiled()
+def push_frame(network: Network, state: NetworkState, frame_stride: int, frame: F32, posteriors: F32) -> bool:
+    """Feed a log-mel frame; every frame_stride-th one runs the network. Returns whether posteriors were written."""
+    push_features(network, state, frame)
+    state.n_frames[0] += 1
+    if state.n_frames[0] < frame_stride:
+        return False
+    state.n_frames[0] = 0
+    run_network(network, state, posteriors)
+    return True
+
+
+@_compiled()
+def push_frames(network: Network, state: NetworkState, frame_stride: int, frames: F32, posteriors: F32) -> int:
+    """Feed log-mel frames, (T, F) float32, and write posteriors, (S, K) float32. Returns how many rows."""
+    n = 0
+    for t in range(len(frames)):
+        if n < len(posteriors):
+            n += push_frame(network, state, frame_stride, frames[t], posteriors[n])
+        else:
+            push_features(network, state, frames[t])
+            state.n_frames[0] += 1
+    return n
+
+
+# ---- decision ------------------------------------------------------------------------------------------------------
+
+EVENT = np.dtype([("keyword", np.int64), ("peak_step", np.int64), ("step", np.int64), ("score", np.float32)])
+"""A detection as the smoother writes it: index of the keyword, network step of the peak and of the decision, score."""
+
+ARMED, RISING, WAITING = 0, 1, 2
+
+
+class SmootherTables(NamedTuple):
+    """thresholds: (K,) float32. settings: (3,) int64: smoothing_steps, patience_steps, refractory_steps."""
+
+    thresholds: F32
+    settings: I64
+
+
+class SmootherState(NamedTuple):
+    """One stream's smoother.
+
+    posteriors: (smoothing_steps, K) float32, a ring. smoothed: (K,) float32. peaks: (K,) float32.
+    phases, peak_steps, ready_steps: (K,) int64. n_steps: (1,) int64.
+    """
+
+    posteriors: F32
+    smoothed: F32
+    peaks: F32
+    phases: I64
+    peak_steps: I64
+    ready_steps: I64
+    n_steps: I64
+
+
+@_compiled()
+def smooth(state: SmootherState, posteriors: F32) -> int:
+    """Moving average over the last posteriors, summed oldest first; returns the number of this step.
+
+    Before smoothing_steps posteriors have come, the average is over those that have.
+    """
+    step = state.n_steps[0]
+    state.n_steps[0] = step + 1
+    length = len(state.posteriors)
+    n = min(step + 1, length)
+    for k in range(posteriors.size):
+        state.posteriors[step % length, k] = posteriors[k]
+        total = np.float32(0)
+        for i in range(step + 1 - n, step + 1):
+            total += state.posteriors[i % length, k]
+        state.smoothed[k] = total / np.float32(n)
+    return step
+
+
+@_compiled()
+def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, event: Records) -> None:
+    """Write keyword's peak as a detection and start its refractory period. event: (1,) of EVENT."""
+    event[0].keyword = keyword
+    event[0].peak_step = state.peak_steps[keyword]
+    event[0].step = step
+    event[0].score = state.peaks[keyword]
+    state.phases[keyword] = WAITING
+    state.ready_steps[keyword] = state.peak_steps[keyword] + tables.settings[2]
+
+
+@_compiled()
+def decide(tables: SmootherTables, state: SmootherState, step: int, events: Records) -> int:
+    """The decision rule for one step of smoothed posteriors; writes at most K events and returns how many.
+
+    ARMED -> RISING when the smoothed posterior reaches its threshold; RISING -> a detection once it has not risen for
+    patience_steps; WAITING -> ARMED when it is below its threshold again and the refractory period is over.
+    """
+    n = 0
+    for k in range(tables.thresholds.size):
+        score = state.smoothed[k]
+        if state.phases[k] == WAITING and step >= state.ready_steps[k] and score < tables.thresholds[k]:
+            state.phases[k] = ARMED
+        if state.phases[k] == ARMED and score >= tables.thresholds[k]:
+            state.phases[k] = RISING
+            state.peaks[k] = score
+            state.peak_steps[k] = step
+        elif state.phases[k] == RISING and score > state.peaks[k]:
+            state.peaks[k] = score
+            state.peak_steps[k] = step
+        if state.phases[k] == RISING and step - state.peak_steps[k] >= tables.settings[1]:
+            emit(tables, state, k, step, events[n : n + 1])
+            n += 1
+    return n
+
+
+@_compiled()
+def push_posteriors(
+    tables: SmootherTables, state: SmootherState, posteriors: F32, events: Records, smoothed: F32
+) -> int:
+    """Feed posteriors, (S, K) float32; write events, (>= S * K,) of EVENT, and smoothed, (S, K). Returns n events."""
+    n = 0
+    for s in range(len(posteriors)):
+        step = smooth(state, posteriors[s])
+        n += decide(tables, state, step, events[n:])
+        for k in range(posteriors.shape[1]):
+            smoothed[s, k] = state.smoothed[k]
+    return n
+
+
+@_compiled()
+def flush_smoother(tables: SmootherTables, state: SmootherState, events: Records) -> int:
+    """At the end of a stream: what is still rising is a detection. Returns how many events were written."""
+    n = 0
+    for k in range(tables.thresholds.size):
+        if state.phases[k] == RISING:
+            emit(tables, state, k, state.n_steps[0] - 1, events[n : n + 1])
+            n += 1
+    return n
+
+
+# ---- the whole path ------------------------------------------------------------------------------------------------
+
+
+@_compiled()
+def detect(
+    front_end: FrontEndTables,
+    front_end_state: FrontEndState,
+    network: Network,
+    network_state: NetworkState,
+    smoother: SmootherTables,
+    smoother_state: SmootherState,
+    frame_stride: int,
+    samples: F32,
+    frame: F32,
+    posteriors: F32,
+    events: Records,
+) -> int:
+    """From samples to decisions in one call. Returns how many events were written.
+
+    samples: (n,) float32. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step.
+    """
+    n_events, start = 0, 0
+    while True:
+        start = next_frame(front_end, front_end_state, samples, start, frame)
+        if start < 0:
+            return n_events
+        if push_frame(network, network_state, frame_stride, frame, posteriors):
+            step = smooth(smoother_state, posteriors)
+            n_events += decide(smoother, smoother_state, step, events[n_events:])

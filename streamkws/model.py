@@ -1,0 +1,310 @@
+"""ModelConfig and Model (constant, shared between streams), ModelState (one stream's network)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws import kernels
+from streamkws.errors import ConfigError
+from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
+from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig, padded
+from streamkws.quantization import Quantized
+from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
+
+F32 = npt.NDArray[np.float32]
+
+FLOAT_LEVELS = 0.0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything about a model but its weights; travels in the model file.
+
+    keywords: K names, the order of the last layer's outputs (a softmax layer has one more, last: no keyword).
+    layers: from the input (n_inputs = n_mels) to the posteriors.
+    frame_stride: the network runs on every frame_stride-th frame; the first layer still reads every frame.
+    thresholds: calibrated default threshold per keyword.
+    durations_s: typical duration of each keyword in seconds, for Detection.start.
+    provenance: free text: name, data, recipe, licence, date.
+    """
+
+    keywords: tuple[str, ...]
+    layers: tuple[LayerConfig, ...]
+    frontend: FrontEndConfig = field(default_factory=FrontEndConfig)
+    smoother: SmootherConfig = field(default_factory=SmootherConfig)
+    frame_stride: int = 1
+    thresholds: dict[str, float] = field(default_factory=dict)
+    durations_s: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.keywords or len(set(self.keywords)) != len(self.keywords):
+            raise ConfigError(f"expected at least one keyword and no name twice, got {self.keywords}")
+        if self.frame_stride < 1:
+            raise ConfigError(f"expected frame_stride of at least 1, got {self.frame_stride}")
+        if not self.layers:
+            raise ConfigError("expected at least one layer, got none")
+        n = self.frontend.n_mels
+        for index, layer in enumerate(self.layers):
+            if layer.n_inputs != n:
+                raise ConfigError(f"expected {n} inputs in layer {index}, got {layer.n_inputs}")
+            if layer.activation in ("sigmoid", "softmax") and index < len(self.layers) - 1:
+                raise ConfigError(f"expected {layer.activation} only on the last layer, got it on layer {index}")
+            n = layer.n_outputs
+        last = self.layers[-1]
+        n_outputs = len(self.keywords) + (last.activation == "softmax")
+        if last.activation not in ("sigmoid", "softmax"):
+            raise ConfigError(f"expected the last layer to be sigmoid or softmax, got {last.activation}")
+        if last.n_outputs != n_outputs:
+            raise ConfigError(
+                f"expected {n_outputs} outputs of the last layer for {len(self.keywords)} keywords with "
+                f"{last.activation}, got {last.n_outputs}"
+            )
+        valid_keywords(self.thresholds, self.keywords)
+        valid_keywords(self.durations_s, self.keywords)
+
+    @property
+    def step_samples(self) -> int:
+        """Samples of audio per network step (hop_samples * frame_stride)."""
+        return self.frontend.hop_samples * self.frame_stride
+
+    @property
+    def clock(self) -> StepClock:
+        """Turns network steps into seconds."""
+        first_end = (self.frame_stride - 1) * self.frontend.hop_samples + self.frontend.window_samples
+        return StepClock(first_end, self.step_samples, self.frontend.sample_rate)
+
+    @property
+    def bits(self) -> str:
+        """The model's widths: "f32", "w4a8", ...; layers of several widths are joined with "+"."""
+        return "+".join(dict.fromkeys(layer.bits for layer in self.layers))
+
+
+@dataclass(frozen=True)
+class FloatWeights:
+    """Full-precision weights as training produces them.
+
+    feature_mean, feature_scale: (F,) float32; the network's input is (log_mel - mean) * scale.
+    weights: one (O, taps, I) float32 per layer; tap taps-1 is the newest frame.
+    biases: one (O,) float32 per layer.
+    """
+
+    feature_mean: F32
+    feature_scale: F32
+    weights: tuple[F32, ...]
+    biases: tuple[F32, ...]
+
+
+class Model:
+    """A network with its settings; constant, shared between streams and threads.
+
+    features: (2, F) float32, mean and scale of the log-mel input.
+    filters: (F, fft_samples // 2 + 1) float32 mel filters.
+    """
+
+    def __init__(self, config: ModelConfig, layers: tuple[Layer, ...], features: F32, filters: F32) -> None:
+        n_mels = config.frontend.n_mels
+        if features.shape != (2, n_mels):
+            raise ConfigError(f"expected features of shape (2, {n_mels}), got {features.shape}")
+        if not (np.isfinite(features).all() and np.isfinite(filters).all()):
+            raise ConfigError("expected finite feature and filter tables, got NaN or infinite ones")
+        if tuple(layer.config for layer in layers) != config.layers:
+            raise ConfigError("expected the layers of the configuration, got other ones")
+        self.config = config
+        self.layers = layers
+        self.features = features
+        self.filters = filters
+        self.network = _network(layers, features)
+
+    @classmethod
+    def from_float(cls, config: ModelConfig, weights: FloatWeights) -> Model:
+        """Build an f32 model (every layer's bits are set to 32)."""
+        float_layers = tuple(
+            replace(layer, weight_bits=FLOAT_BITS, activation_bits=FLOAT_BITS) for layer in config.layers
+        )
+        if not len(weights.weights) == len(weights.biases) == len(float_layers):
+            raise ConfigError(
+                f"expected weights and biases of {len(float_layers)} layers, got {len(weights.weights)} and "
+                f"{len(weights.biases)}"
+            )
+        layers = tuple(
+            Layer(c, np.ascontiguousarray(w, np.float32), np.ascontiguousarray(b, np.float32))
+            for c, w, b in zip(float_layers, weights.weights, weights.biases, strict=True)
+        )
+        features = np.stack([weights.feature_mean, weights.feature_scale]).astype(np.float32)
+        return cls(replace(config, layers=float_layers), layers, features, mel_filters(config.frontend))
+
+    def quantize(self, weight_bits: int, activation_bits: int) -> Model:
+        """This f32 model with every weight column quantized (quantization after training)."""
+        configs = tuple(
+            replace(layer.config, weight_bits=weight_bits, activation_bits=activation_bits) for layer in self.layers
+        )
+        layers = tuple(layer.quantize(config) for layer, config in zip(self.layers, configs, strict=True))
+        return Model(replace(self.config, layers=configs), layers, self.features, self.filters)
+
+    def with_settings(
+        self,
+        thresholds: Mapping[str, float] | None = None,
+        smoother: SmootherConfig | None = None,
+        provenance: Mapping[str, str] | None = None,
+    ) -> Model:
+        """This model with other default thresholds, smoother settings or further provenance."""
+        config = replace(
+            self.config,
+            thresholds=dict(self.config.thresholds if thresholds is None else thresholds),
+            smoother=self.config.smoother if smoother is None else smoother,
+            provenance={**self.config.provenance, **(provenance or {})},
+        )
+        return Model(config, self.layers, self.features, self.filters)
+
+    @property
+    def name(self) -> str:
+        """Name and widths, as in the file name: "wakewords.w4a8"."""
+        return f"{self.config.provenance.get('name', 'unnamed')}.{self.config.bits}"
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The K keywords, in the order of the posteriors."""
+        return self.config.keywords
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The calibrated default threshold per keyword."""
+        return dict(self.config.thresholds)
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights and biases."""
+        return sum(layer.n_weights + layer.n_outputs for layer in self.config.layers)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of weights, quantization tables and biases as a model file holds them."""
+        return sum(layer.stored_bytes for layer in self.config.layers)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the network as held in memory: padded weights and every table."""
+        return sum(array.nbytes for array in self.network)
+
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the same weights and biases in float32."""
+        return 4 * self.n_parameters
+
+    def front_end(self) -> FrontEnd:
+        """A new FrontEnd with the model's settings and filters."""
+        return FrontEnd(self.config.frontend, self.filters)
+
+    def new_state(self) -> ModelState:
+        """A new stream's network state."""
+        return ModelState(self)
+
+    def smoother(
+        self, thresholds: Mapping[str, float] | None = None, keywords: Iterable[str] | None = None
+    ) -> PosteriorSmoother:
+        """A new PosteriorSmoother; thresholds override the model's, keywords limits what may be detected."""
+        config = self.config
+        merged = {**config.thresholds, **(thresholds or {})}
+        return PosteriorSmoother(
+            config.smoother, config.keywords, config.clock, merged, config.durations_s, wanted=keywords
+        )
+
+
+class ModelState:
+    """One stream's network: a ring of quantized frames per layer. All zero is the start of a stream."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        records = model.network.layers
+        slots = int(records.n_slots.sum())
+        is_float = records.weight_bits == FLOAT_BITS
+        widest = max(int(records.n_inputs.max()), int(records.n_rows.max()))
+        n_last = int(records.n_outputs[-1])
+        self.state = kernels.NetworkState(
+            codes=np.zeros(int((records.n_slots * records.n_codes)[~is_float].sum()), np.uint8),
+            floats=np.zeros(int((records.n_slots * records.n_inputs)[is_float].sum()), np.float32),
+            ranges=np.zeros((slots, 2), np.float32),
+            sums=np.zeros(slots, np.int32),
+            newest=np.zeros(len(records), np.int64),
+            n_frames=np.zeros(1, np.int64),
+            values=np.zeros(widest, np.float32),
+            products=np.zeros(int(records.n_rows.max()), np.int32),
+            output_codes=np.zeros(n_last, np.uint8),
+            output_range=np.zeros((1, 2), np.float32),
+            output_sum=np.zeros(1, np.int32),
+        )
+
+    def push(self, frames: npt.ArrayLike) -> F32:
+        """Feed log-mel frames and return the posteriors of the network steps they completed.
+
+        frames: (T, F) float32. Returns (S, K) float32, a row per step of frame_stride frames.
+        """
+        config = self.model.config
+        rows = np.ascontiguousarray(frames, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != config.frontend.n_mels:
+            raise ConfigError(f"expected frames of shape (T, {config.frontend.n_mels}), got {rows.shape}")
+        n = (int(self.state.n_frames[0]) + len(rows)) // config.frame_stride
+        posteriors = np.empty((n + 1, len(config.keywords)), np.float32)  # a row of room for the frames behind the last
+        kernels.push_frames(self.model.network, self.state, config.frame_stride, rows, posteriors)
+        return posteriors[:n]
+
+    def reset(self) -> None:
+        """Return to the state of a new ModelState."""
+        for array in self.state:
+            array.fill(0)
+
+
+def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
+    """Pack the layers into the flat arrays the kernels read."""
+    records = np.zeros(len(layers), kernels.LAYER).view(np.recarray)
+    weights: list[npt.NDArray[np.uint8]] = []
+    float_weights: list[F32] = []
+    weight_sums: list[F32] = []
+    columns = []
+    codes_end = floats_end = weights_end = float_weights_end = sums_end = columns_end = slots_end = 0
+    for record, layer in zip(records, layers, strict=True):
+        c = layer.config
+        record.n_inputs, record.n_outputs = c.n_inputs, c.n_outputs
+        record.n_rows, record.n_codes = padded(c.n_outputs, kernels.ROW_BLOCK), padded(c.n_inputs, kernels.ROW_CODES)
+        record.taps, record.dilation, record.n_slots = c.taps, c.dilation, c.n_slots
+        record.activation, record.residual = ACTIVATIONS[c.activation], c.residual
+        record.weight_bits = c.weight_bits
+        record.columns, record.slots = columns_end, slots_end
+        if isinstance(layer.weights, Quantized):
+            packed = layer.kernel_weights()
+            record.weights, record.tap_size, record.ring = weights_end, packed[0].size, codes_end
+            record.weight_sums = sums_end
+            weights.append(packed.ravel())
+            weight_sums.append(layer.weights.codes.sum(axis=2, dtype=np.int64).T.astype(np.float32).ravel())
+            columns.append(np.stack([layer.weights.lo, layer.weights.step, layer.bias]))
+            weights_end += packed.size
+            sums_end += c.taps * c.n_outputs
+            codes_end += c.n_slots * record.n_codes
+        else:
+            record.weights, record.tap_size, record.ring = float_weights_end, c.n_outputs * c.n_inputs, floats_end
+            float_weights.append(np.ascontiguousarray(layer.weights.transpose(1, 0, 2)).ravel())
+            columns.append(np.stack([np.zeros_like(layer.bias), np.ones_like(layer.bias), layer.bias]))
+            float_weights_end += c.n_weights
+            floats_end += c.n_slots * c.n_inputs
+        columns_end += c.n_outputs
+        slots_end += c.n_slots
+    bits = [layer.config.activation_bits for layer in layers]
+    bits.append(bits[-1])
+    empty_bytes, empty_floats = np.zeros(0, np.uint8), np.zeros(0, np.float32)
+    network = kernels.Network(
+        layers=records,
+        weights=np.concatenate([*weights, empty_bytes]),
+        float_weights=np.concatenate([*float_weights, empty_floats]),
+        columns=np.concatenate(columns, axis=1).astype(np.float32),
+        weight_sums=np.concatenate([*weight_sums, empty_floats]),
+        levels=np.array([FLOAT_LEVELS if b == FLOAT_BITS else 2**b - 1 for b in bits], np.float32),
+        features=np.ascontiguousarray(features, np.float32),
+    )
+    for array in network:
+        array.setflags(write=False)
+    return network

@@ -1,0 +1,183 @@
+"""PosteriorSmoother: posteriors in, detections out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws import kernels
+from streamkws.errors import ConfigError
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class SmootherConfig:
+    """Settings of the decision rule, counted in network steps (one step is ModelConfig.step_samples of audio).
+
+    smoothing_steps: length of the moving average over the posteriors.
+    patience_steps: a detection is emitted once the smoothed posterior has not risen for this many steps.
+    refractory_steps: after a detection's peak the same keyword is not detected again for this many steps.
+    """
+
+    smoothing_steps: int = 5
+    patience_steps: int = 3
+    refractory_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.smoothing_steps < 1 or self.patience_steps < 0 or self.refractory_steps < 0:
+            raise ConfigError(
+                "expected smoothing_steps >= 1, patience_steps >= 0 and refractory_steps >= 0, got "
+                f"{self.smoothing_steps}, {self.patience_steps}, {self.refractory_steps}"
+            )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A keyword that was heard; times are seconds from the stream's first sample.
+
+    keyword: its name.
+    score: peak of the smoothed posterior, 0..1.
+    start, end: estimated limits of the spoken keyword: end is where the posteriors peaked, start lies the keyword's
+        typical duration before it (the network marks only ends).
+    peak: time of the audio that had been heard when the smoothed posterior peaked.
+    stream: index of the stream in a BatchDetector, else 0.
+    """
+
+    keyword: str
+    score: float
+    start: float
+    end: float
+    peak: float
+    stream: int = 0
+
+
+@dataclass(frozen=True)
+class StepClock:
+    """Turns network steps into seconds: step n has heard first_end_samples + n * step_samples samples."""
+
+    first_end_samples: int
+    step_samples: int
+    sample_rate: int
+
+    def end_s(self, step: float) -> float:
+        """Seconds of audio that network step `step` has heard."""
+        return (self.first_end_samples + step * self.step_samples) / self.sample_rate
+
+
+def valid_keywords(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return wanted as a tuple, or raise ConfigError that lists the known keywords when one is unknown."""
+    if isinstance(wanted, str):
+        wanted = (wanted,)
+    names = tuple(wanted)
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"unknown keyword {name!r}; the model knows: {', '.join(known)}")
+    return names
+
+
+class PosteriorSmoother:
+    """Smooths posteriors and decides; one object per stream.
+
+    The posteriors of each keyword are averaged over the last smoothing_steps. When the average reaches the keyword's
+    threshold, its peak is awaited: the detection is emitted as soon as the average has not risen for patience_steps.
+    The same keyword is then not detected again before refractory_steps have passed and its average has fallen below
+    the threshold.
+
+    thresholds: per keyword, 0..1; keywords without one get 0.5.
+    durations_s: typical duration of each keyword in seconds, 0.5 where it is missing.
+    keywords wanted: those that may be detected; None is all.
+
+    Source: the smoothing of Chen, Parada, Heigold, "Small-footprint keyword spotting using deep neural networks",
+    ICASSP 2014, section 2.3, for keywords of one label each; waiting for the peak is this project's.
+    """
+
+    def __init__(
+        self,
+        config: SmootherConfig,
+        keywords: tuple[str, ...],
+        clock: StepClock,
+        thresholds: Mapping[str, float] | None = None,
+        durations_s: Mapping[str, float] | None = None,
+        wanted: Iterable[str] | None = None,
+    ) -> None:
+        self.config = config
+        self.keywords = keywords
+        self.clock = clock
+        thresholds = {} if thresholds is None else thresholds
+        durations_s = {} if durations_s is None else durations_s
+        valid_keywords(thresholds, keywords)
+        for name, value in thresholds.items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"expected a threshold above 0 and at most 1 for {name!r}, got {value:g}")
+        names = keywords if wanted is None else valid_keywords(wanted, keywords)
+        levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in keywords]
+        settings = (config.smoothing_steps, config.patience_steps, config.refractory_steps)
+        self.tables = kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
+        for array in self.tables:
+            array.setflags(write=False)
+        n = len(keywords)
+        self.state = kernels.SmootherState(
+            posteriors=np.zeros((config.smoothing_steps, n), np.float32),
+            smoothed=np.zeros(n, np.float32),
+            peaks=np.zeros(n, np.float32),
+            phases=np.zeros(n, np.int64),
+            peak_steps=np.zeros(n, np.int64),
+            ready_steps=np.zeros(n, np.int64),
+            n_steps=np.zeros(1, np.int64),
+        )
+        self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
+        self._delay_steps = (config.smoothing_steps - 1) / 2
+
+    def push(self, posteriors: npt.NDArray[np.float32]) -> list[Detection]:
+        """Feed posteriors, (S, K) float32 of one row per network step, and return the detections they completed."""
+        return self._push(posteriors)[0]
+
+    def smooth(self, posteriors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Feed posteriors, (S, K) float32, and return the smoothed ones, (S, K) float32."""
+        return self._push(posteriors)[1]
+
+    def _push(self, posteriors: npt.NDArray[np.float32]) -> tuple[list[Detection], npt.NDArray[np.float32]]:
+        rows = np.ascontiguousarray(posteriors, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != len(self.keywords):
+            raise ConfigError(f"expected posteriors of shape (S, {len(self.keywords)}), got {rows.shape}")
+        events = event_buffer(rows.size)
+        smoothed = np.empty_like(rows)
+        n = kernels.push_posteriors(self.tables, self.state, rows, events, smoothed)
+        return self.detections(events[:n]), smoothed
+
+    def flush(self) -> list[Detection]:
+        """The detections that the end of the stream completes: peaks that were still awaited."""
+        events = event_buffer(len(self.keywords))
+        return self.detections(events[: kernels.flush_smoother(self.tables, self.state, events)])
+
+    def reset(self) -> None:
+        """Return to the state of a new PosteriorSmoother."""
+        for array in self.state:
+            array.fill(0)
+
+    def detections(self, events: npt.NDArray[Any]) -> list[Detection]:
+        """The Detections that a kernel wrote as events, (n,) of kernels.EVENT."""
+        hits = []
+        for event in events:
+            keyword, peak_step = int(event.keyword), int(event.peak_step)
+            end = self.clock.end_s(peak_step - self._delay_steps)
+            hits.append(
+                Detection(
+                    keyword=self.keywords[keyword],
+                    score=float(event.score),
+                    start=max(0.0, end - self._durations_s[keyword]),
+                    end=max(0.0, end),
+                    peak=self.clock.end_s(peak_step),
+                )
+            )
+        return hits
+
+
+def event_buffer(n: int) -> npt.NDArray[Any]:
+    """Room for n events as the kernels write them: (max(n, 1),) of kernels.EVENT."""
+    return np.zeros(max(n, 1), kernels.EVENT).view(np.recarray)

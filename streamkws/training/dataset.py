@@ -1,0 +1,532 @@
+"""The corpus in memory, and training examples made from it: example number i depends on the seed and i alone.
+
+A corpus is a folder of sets. `wakewords/<keyword>/<speaker>_<id>.<ext>` holds one keyword per file (smart_mirror is
+the keyword "smart mirror"; a speaker in p* is unknown, each clip counting as a speaker). Any other set is a few long
+files with segments.csv (file, start, end, label, speaker, source; positions in samples).
+"""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import signal
+from collections import defaultdict
+from dataclasses import dataclass, field
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Full
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.errors import AudioError, ConfigError
+from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
+from streamkws.training import augment
+from streamkws.training.augment import F32, AugmentConfig
+
+I16 = npt.NDArray[np.int16]
+
+SAMPLE_RATE = 16000
+SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
+WORD_SAMPLES = 26000
+"""Segments up to this long are single words, longer ones running speech or noise."""
+N_FFT = 48000
+"""Length of the forward transform of an example; holds 2.1 s at the highest speed and a room's response."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the examples come from, and how they are mixed.
+
+    corpus: root folder; train, validation: its parts. wakewords, impulse_responses: names of folders of a part.
+    negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
+    auxiliary: sets whose labels are auxiliary outputs.
+    crop_s: length of an example in seconds.
+    keyword_share, partial_share: parts of the examples that are keywords and pieces of keywords.
+    word_pair_share: part of the single-word examples that are several words in a row.
+    min_tail_s: a keyword ends at least this long before the example does.
+    """
+
+    negatives: dict[str, float]
+    corpus: str = "../shared/corpus"
+    train: str = "train"
+    validation: str = "dev"
+    wakewords: str = "wakewords"
+    impulse_responses: str = "impulse_responses"
+    noise: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
+    crop_s: float = 2.0
+    keyword_share: float = 0.5
+    partial_share: float = 0.08
+    word_pair_share: float = 0.5
+    min_tail_s: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not self.negatives or min(self.negatives.values()) < 0 or sum(self.negatives.values()) <= 0:
+            raise ConfigError("expected data.negatives to give sets a share of 0 or more, and one more than 0")
+        if not 0.5 <= self.crop_s <= 2.0:
+            raise ConfigError(f"expected data.crop_s in 0.5..2.0 seconds, got {self.crop_s}")
+        if min(self.keyword_share, self.partial_share) < 0 or self.keyword_share + self.partial_share >= 1:
+            raise ConfigError("expected data.keyword_share + data.partial_share below 1, neither negative")
+        if not 0 <= self.word_pair_share <= 1:
+            raise ConfigError(f"expected data.word_pair_share in 0..1, got {self.word_pair_share}")
+        if not 0 <= self.min_tail_s < self.crop_s / 2:
+            raise ConfigError(f"expected data.min_tail_s from 0 to half of crop_s, got {self.min_tail_s}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a keyword.
+
+    samples: (n,) int16. keyword: index. speaker: its name; unique where unknown. start, end: the word, in samples.
+    """
+
+    samples: I16
+    keyword: int
+    speaker: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a long file: samples[start:end], with its label."""
+
+    file: int
+    start: int
+    end: int
+    label: str
+
+
+@dataclass(frozen=True)
+class SegmentSet:
+    """A set of long files. files: (n,) int16 each."""
+
+    name: str
+    files: tuple[I16, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def single_words(self) -> bool:
+        """Whether the segments are words, by their median length."""
+        return float(np.median([segment.end - segment.start for segment in self.segments])) <= WORD_SAMPLES
+
+
+def read_audio(path: Path) -> I16:
+    """A file's samples, (n,) int16. Raises AudioError where it is no mono audio at 16 kHz, or cannot be read."""
+    import soundfile
+
+    blocks = []
+    try:
+        with soundfile.SoundFile(path) as file:
+            if file.channels != 1 or file.samplerate != SAMPLE_RATE:
+                raise AudioError(
+                    f"expected mono {SAMPLE_RATE} Hz, got {file.channels} channels at {file.samplerate} Hz: {path}"
+                )
+            while len(block := file.read(1 << 20, dtype="int16")):
+                blocks.append(block)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"cannot read {path}: {error}") from error
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+
+
+def read_wakewords(folder: Path, keywords: tuple[str, ...]) -> list[Clip]:
+    """All recordings of the keywords, in the order of keyword and file name. Raises ConfigError where one has none."""
+    clips = []
+    for index, keyword in enumerate(keywords):
+        place = folder / keyword.replace(" ", "_")
+        paths = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
+        for path in paths:
+            samples = read_audio(path)
+            speaker = path.name if path.name.startswith("p") else path.stem.split("_")[0]
+            clips.append(Clip(samples, index, speaker, *augment.speech_region(samples)))
+    return clips
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a set's segments.csv. Raises ConfigError where there is none."""
+    path = folder / "segments.csv"
+    if not path.is_file():
+        raise ConfigError(f"expected a set of long files with {path}, found no such file")
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_segments(folder: Path) -> SegmentSet:
+    """A set of long files with its segments."""
+    rows = read_rows(folder)
+    names = sorted({row["file"] for row in rows})
+    files = tuple(read_audio(folder / name) for name in names)
+    segments = tuple(
+        Segment(names.index(row["file"]), int(row["start"]), int(row["end"]), row["label"]) for row in rows
+    )
+    for segment in segments:
+        if not 0 <= segment.start < segment.end <= files[segment.file].size + SAMPLE_RATE // 100:
+            raise AudioError(
+                f"expected segment {segment.start}..{segment.end} inside {folder / names[segment.file]}, "
+                f"which has {files[segment.file].size} samples"
+            )
+    return SegmentSet(folder.name, files, segments)
+
+
+def auxiliary_labels(part: Path, sets: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of the auxiliary sets of a part of the corpus, as set/label, sorted."""
+    return tuple(sorted({f"{name}/{row['label']}" for name in sets for row in read_rows(part / name)}))
+
+
+@dataclass(frozen=True)
+class Example:
+    """A training example of T frames with a target for each of C outputs.
+
+    features: (T, F) float32 log-mel.
+    targets: (C,) int8: 1 present, 0 absent, -1 unknown.
+    onset, first: (C,) int16 frames: a present word does not sound before onset; its output counts from first on.
+    """
+
+    features: F32
+    targets: npt.NDArray[np.int8]
+    onset: npt.NDArray[np.int16]
+    first: npt.NDArray[np.int16]
+
+
+@dataclass
+class _Canvas:
+    """An example in the making, in the time of the source (before the change of speed).
+
+    samples: (n,) float32. words: what was put where: output, start, end in samples; cut: outputs that are unknown.
+    """
+
+    samples: F32
+    words: list[tuple[int, int, int]] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+
+
+class ExampleMaker:
+    """Makes training examples from a part of the corpus.
+
+    Each is a pure function of (seed, its number): the same after a restart, whatever was made before it.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        keywords: tuple[str, ...],
+        data: DataConfig,
+        augmentation: AugmentConfig,
+        frontend: FrontEndConfig,
+        seed: int,
+    ) -> None:
+        self.data, self.augmentation, self.seed = data, augmentation, seed
+        self.keywords = keywords
+        self.clips = read_wakewords(part / data.wakewords, keywords)
+        names = sorted({*data.negatives, *data.noise})
+        sets = {name: read_segments(part / name) for name in names}
+        self.negatives = [sets[name] for name in data.negatives]
+        self.negative_shares = list(data.negatives.values())
+        self.noises = [sets[name] for name in data.noise]
+        self.speech = [sets[name] for name in data.negatives if name not in data.noise]
+        labels = auxiliary_labels(part, data.auxiliary)
+        self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
+        self.n_outputs = len(keywords) + len(labels)
+        self.by_speaker = [self._clips_by_speaker(index) for index in range(len(keywords))]
+        self.by_label = {id(one): _segments_by_label(one) for one in self.negatives}
+
+        rng = np.random.default_rng([seed, 0])
+        self.synthetic = [augment.coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
+        self.rooms = self._rooms(part)
+        self.basis = augment.equalizer_basis(N_FFT // 2 + 1)
+        self.lengths = augment.speed_lengths(N_FFT, augmentation.speed_min, augmentation.speed_max)
+        filters = mel_filters(frontend)
+        self.frontends = [
+            FrontEnd(frontend, augment.warped_filters(filters, factor, frontend.sample_rate))
+            for factor in augment.vtlp_factors(augmentation)
+        ]
+        self.hop = frontend.hop_samples
+        self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
+        self.n_samples = frontend.window_samples + (self.n_frames - 1) * self.hop
+
+    def _clips_by_speaker(self, keyword: int) -> list[list[Clip]]:
+        groups: dict[str, list[Clip]] = defaultdict(list)
+        for clip in self.clips:
+            if clip.keyword == keyword:
+                groups[clip.speaker].append(clip)
+        return list(groups.values())
+
+    def _rooms(self, part: Path) -> list[augment.C64]:
+        import soundfile
+
+        spectra = []
+        for path in sorted((part / self.data.impulse_responses).glob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                response, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                if rate != SAMPLE_RATE:
+                    raise AudioError(f"expected an impulse response at {SAMPLE_RATE} Hz, got {rate} Hz: {path}")
+                spectra += [augment.room_spectrum(channel, N_FFT) for channel in response.T[:2]]
+        return spectra
+
+    def durations_s(self) -> dict[str, float]:
+        """The typical duration of each keyword: the median over its recordings, in seconds."""
+        return {
+            keyword: round(
+                float(np.median([clip.end - clip.start for clip in self.clips if clip.keyword == index])) / SAMPLE_RATE,
+                3,
+            )
+            for index, keyword in enumerate(self.keywords)
+        }
+
+    def make(self, index: int) -> Example:
+        """Training example number index."""
+        rng = np.random.default_rng([self.seed, 1, index])
+        length = N_FFT
+        if rng.random() < self.augmentation.speed_share:
+            length = int(rng.choice(self.lengths))
+        speed = N_FFT / length
+        n_source = int(np.ceil(self.n_samples * speed))
+
+        kind = rng.random()
+        if kind < self.data.keyword_share:
+            canvas = self._keyword(rng, n_source, partial=False)
+        elif kind < self.data.keyword_share + self.data.partial_share:
+            canvas = self._keyword(rng, n_source, partial=True)
+        else:
+            one = self.negatives[augment.pick(rng, self.negative_shares)]
+            canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
+
+        samples = augment.filter_and_resample(canvas.samples, self._gains(rng), N_FFT, length)[: self.n_samples]
+        samples = self._add_noise(rng, samples)
+        frontend = self.frontends[int(rng.integers(len(self.frontends)))]
+        frontend.reset()
+        features = frontend.push(self._level(rng, samples))[: self.n_frames]
+        return self._label(canvas, features, speed)
+
+    def _label(self, canvas: _Canvas, features: F32, speed: float) -> Example:
+        targets = np.zeros(self.n_outputs, np.int8)
+        onset = np.zeros(self.n_outputs, np.int16)
+        first = np.zeros(self.n_outputs, np.int16)
+        for output, start, end in reversed(canvas.words):
+            targets[output] = 1
+            onset[output] = max(0, round(start / speed / self.hop))
+            first[output] = min(self.n_frames - 20, max(0, round((start + end) / 2 / speed / self.hop)))
+        for output in canvas.cut:
+            if targets[output] == 0:
+                targets[output] = -1
+        return Example(features, targets, onset, first)
+
+    def _keyword(self, rng: np.random.Generator, n_source: int, partial: bool) -> _Canvas:
+        """A keyword at a random place, wholly inside; or the first or last part of one, which is none."""
+        keyword = int(rng.integers(len(self.keywords)))
+        speakers = self.by_speaker[keyword]
+        clips = speakers[int(rng.integers(len(speakers)))]
+        clip = clips[int(rng.integers(len(clips)))]
+        start, end = clip.start, clip.end
+        first, last = 0, clip.samples.size  # what is taken of the clip
+        if partial:
+            length = int((end - start) * rng.uniform(0.35, 0.55))
+            if rng.random() < 0.5:
+                last = end = start + length
+            else:
+                first = start = end - length
+        context = rng.random() < self.augmentation.context_share * (2 if partial else 1)
+        if context or rng.random() < 0.15:
+            margin = int(rng.uniform(0.02, 0.15) * SAMPLE_RATE)
+            first, last = max(first, start - margin), min(last, end + margin)
+
+        tail = round(self.data.min_tail_s * SAMPLE_RATE)
+        shift = self.augmentation.shift_frames * self.hop  # at each use as much is cut off, from either end
+        earliest, latest = shift + (end - start), n_source - shift - tail
+        place = round(rng.uniform(earliest, latest)) if latest > earliest else n_source - shift - 1600
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        offset = place - end  # from the clip's time to the canvas'
+        _put(canvas.samples, augment.faded(clip.samples[first:last]), first + offset)
+        if context:
+            self._context(rng, canvas.samples, first + offset, last + offset)
+        if not partial:
+            canvas.words.append((keyword, start + offset, end + offset))
+        return canvas
+
+    def _context(self, rng: np.random.Generator, samples: F32, first: int, last: int) -> None:
+        """Put other speech right before samples[first:last], right after it, or both."""
+        sides = int(rng.integers(3))
+        peak = float(np.abs(samples).max())
+        for size, position in ((first, 0), (samples.size - last, last)):
+            if size > 800 and sides != (0 if position else 1):
+                speech = self._speech(rng, size)
+                loudest = float(np.abs(speech).max())
+                if loudest > 0:
+                    gain = peak / loudest * 10 ** (rng.uniform(-10, 3) / 20)
+                    _put(samples, augment.faded(speech) * np.float32(gain), position)
+
+    def _speech(self, rng: np.random.Generator, n_samples: int) -> F32:
+        """A random stretch of a random set of speech, (n_samples,) float32; shorter where the file is."""
+        one = self.speech[int(rng.integers(len(self.speech)))]
+        file = one.files[int(rng.integers(len(one.files)))]
+        start = int(rng.integers(max(1, file.size - n_samples)))
+        return file[start : start + n_samples].astype(np.float32)
+
+    def _stretch(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """A stretch of running speech or noise around a random point of a random segment."""
+        segment = one.segments[int(rng.integers(len(one.segments)))]
+        centre = int(rng.integers(segment.start, segment.end))
+        file = one.files[segment.file]
+        start = int(np.clip(centre - n_source // 2, 0, max(0, file.size - n_source)))
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        _put(canvas.samples, augment.faded(file[start : start + n_source]), 0)
+        return canvas
+
+    def _words(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """Single words at random places, with their auxiliary labels: one, or as many as fit, parts of some."""
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        several = rng.random() < self.data.word_pair_share
+        groups = self.by_label[id(one)]
+        position = int(rng.uniform(-0.5, 0.8 if several else 1.0) * SAMPLE_RATE)
+        while position < n_source:
+            group = groups[int(rng.integers(len(groups)))]
+            segment = group[int(rng.integers(len(group)))]
+            word = one.files[segment.file][segment.start : segment.end]
+            if several and rng.random() < 0.3:  # closer together than the recordings are
+                start, end = augment.speech_region(word)
+                word = word[start:end]
+            _put(canvas.samples, augment.faded(word), position)
+            output = self.outputs.get(f"{one.name}/{segment.label}")
+            if output is not None:
+                margin = word.size // 5
+                if position >= -margin and position + word.size <= n_source - 2400 + margin:
+                    canvas.words.append((output, position, position + word.size))
+                else:
+                    canvas.cut.append(output)
+            position += word.size + int(rng.uniform(0, 0.2) * SAMPLE_RATE)
+            if not several:
+                break
+        return canvas
+
+    def _gains(self, rng: np.random.Generator) -> augment.C64 | F32 | None:
+        """The product of a room and an equalizer, (N_FFT // 2 + 1,); None for neither."""
+        config = self.augmentation
+        shape: F32 | None = None
+        if rng.random() < config.equalizer_share:
+            points = rng.standard_normal(self.basis.shape[0]) * config.equalizer_db * np.log(10) / 20
+            shape = np.exp(points.astype(np.float32) @ self.basis)
+        if rng.random() < config.bandlimit_share:
+            shape = np.ones(N_FFT // 2 + 1, np.float32) if shape is None else shape
+            shape[int(rng.uniform(3400, 7000) / SAMPLE_RATE * N_FFT) :] *= np.float32(0.01)
+        if not self.rooms or rng.random() >= config.room_share:
+            return shape
+        wet = np.float32(10 ** (rng.uniform(-18, 6) / 20))
+        room = self.rooms[int(rng.integers(len(self.rooms)))] * wet
+        room += np.float32(1)
+        return room if shape is None else room * shape
+
+    def _add_noise(self, rng: np.random.Generator, samples: F32) -> F32:
+        config = self.augmentation
+        if rng.random() >= config.noise_share:
+            return samples
+        kind = rng.random()
+        if kind < config.recorded_share and self.noises:
+            noise = self._recorded_noise(rng)
+        elif kind < config.recorded_share + config.babble_share and self.speech:
+            noise = np.zeros(self.n_samples, np.float32)
+            for _ in range(int(rng.integers(2, 6))):
+                _put(noise, self._speech(rng, self.n_samples) * np.float32(rng.uniform(0.3, 1.0)), 0)
+        else:
+            source = self.synthetic[int(rng.integers(len(self.synthetic)))]
+            start = int(rng.integers(source.size - self.n_samples))
+            noise = source[start : start + self.n_samples]
+        gain = augment.noise_gain(samples, noise, rng.uniform(config.snr_min_db, config.snr_max_db))
+        return samples + noise * np.float32(gain)
+
+    def _recorded_noise(self, rng: np.random.Generator) -> F32:
+        one = self.noises[int(rng.integers(len(self.noises)))]
+        segment = one.segments[int(rng.integers(len(one.segments)))]
+        piece = one.files[segment.file][segment.start : segment.end]
+        start = int(rng.integers(max(1, piece.size - self.n_samples)))
+        noise = np.zeros(self.n_samples, np.float32)
+        _put(noise, piece[start : start + self.n_samples].astype(np.float32), 0)
+        return noise
+
+    def _level(self, rng: np.random.Generator, samples: F32) -> I16:
+        """Bring the peak to a random level, add a faint floor of white noise, round to int16."""
+        config = self.augmentation
+        peak = float(np.abs(samples).max())
+        level_db = rng.uniform(config.peak_min_db, config.peak_max_db)
+        if rng.random() < config.overdrive_share:
+            level_db = rng.uniform(3, 12)
+        if peak > 0:
+            samples = samples * np.float32(32767 * 10 ** (level_db / 20) / peak)
+        if rng.random() < 0.9:  # the rest keeps exact digital silence, where there is any
+            floor = 32767 * 10 ** (rng.uniform(-85, -50) / 20)
+            start = int(rng.integers(self.synthetic[0].size - samples.size))
+            samples = samples + self.synthetic[0][start : start + samples.size] * np.float32(floor)
+        return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+
+
+def _segments_by_label(one: SegmentSet) -> list[list[Segment]]:
+    groups: dict[str, list[Segment]] = defaultdict(list)
+    for segment in one.segments:
+        groups[segment.label].append(segment)
+    return list(groups.values())
+
+
+def _put(target: F32, piece: F32, position: int) -> None:
+    """Add piece to target from position on; what lies outside is dropped."""
+    start, end = max(0, position), min(target.size, position + piece.size)
+    if start < end:
+        target[start:end] += piece[start - position : end - position]
+
+
+@dataclass(frozen=True)
+class ProducerConfig:
+    """What the process that makes examples needs to know; see ExampleMaker."""
+
+    part: str
+    keywords: tuple[str, ...]
+    data: DataConfig
+    augmentation: AugmentConfig
+    frontend: FrontEndConfig
+    seed: int
+    first: int
+    block: int
+
+
+Block = tuple[F32, npt.NDArray[np.int8], npt.NDArray[np.int16], npt.NDArray[np.int16]]
+"""features (n, T, F), targets, onset, first (n, C): a block of Examples."""
+
+
+def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
+    """Put ("ready", durations_s), then ("block", Block) without end, from example number config.first on.
+
+    Runs in a process of its own and ends with its parent. What goes wrong is put as ("error", text).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    parent = multiprocessing.parent_process()
+
+    def put(message: tuple[str, Any]) -> bool:
+        while parent is None or parent.is_alive():
+            try:
+                queue.put(message, timeout=1.0)
+                return True
+            except Full:
+                continue
+        queue.cancel_join_thread()
+        return False
+
+    try:
+        maker = ExampleMaker(
+            Path(config.part), config.keywords, config.data, config.augmentation, config.frontend, config.seed
+        )
+        going = put(("ready", maker.durations_s()))
+        index = config.first
+        while going:
+            examples = [maker.make(index + offset) for offset in range(config.block)]
+            block: Block = (
+                np.stack([example.features for example in examples]),
+                np.stack([example.targets for example in examples]),
+                np.stack([example.onset for example in examples]),
+                np.stack([example.first for example in examples]),
+            )
+            going = put(("block", block))
+            index += config.block
+    except Exception as error:  # whatever it is, the parent must hear of it
+        put(("error", f"{type(error).__name__}: {error}"))

@@ -1,0 +1,223 @@
+"""Recipe: a model's TOML file as frozen dataclasses; an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamkws.errors import ConfigError
+from streamkws.frontend import FrontEndConfig
+from streamkws.layers import LayerConfig
+from streamkws.model import ModelConfig
+from streamkws.smoother import SmootherConfig
+from streamkws.training.augment import AugmentConfig
+from streamkws.training.dataset import DataConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """One entry of model.layers: outputs, taps, dilation, residual, as in LayerConfig; its inputs follow."""
+
+    outputs: int
+    taps: int = 1
+    dilation: int = 1
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The [model] section: front end and network; a sigmoid layer with an output per keyword follows the layers."""
+
+    keywords: tuple[str, ...]
+    layers: tuple[HiddenLayer, ...]
+    n_mels: int = 40
+    window: str = "hann"
+    low_hz: float = 60.0
+    high_hz: float = 7600.0
+    energy_floor: float = 1e-9
+    frame_stride: int = 2
+    smoothing_steps: int = 5
+    patience_steps: int = 3
+    refractory_steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not self.keywords or len(set(self.keywords)) != len(self.keywords):
+            raise ConfigError("expected model.keywords to name keywords, each once")
+        if not self.layers:
+            raise ConfigError("expected at least one layer in model.layers")
+
+    def to_model_config(self, provenance: dict[str, str]) -> ModelConfig:
+        """The full-precision ModelConfig, without durations and thresholds."""
+        layers, n_inputs = [], self.n_mels
+        for layer in self.layers:
+            layers.append(
+                LayerConfig(n_inputs, layer.outputs, taps=layer.taps, dilation=layer.dilation, residual=layer.residual)
+            )
+            n_inputs = layer.outputs
+        layers.append(LayerConfig(n_inputs, len(self.keywords), activation="sigmoid"))
+        return ModelConfig(
+            keywords=self.keywords,
+            layers=tuple(layers),
+            frontend=FrontEndConfig(
+                n_mels=self.n_mels,
+                window=self.window,
+                low_hz=self.low_hz,
+                high_hz=self.high_hz,
+                energy_floor=self.energy_floor,
+            ),
+            smoother=SmootherConfig(self.smoothing_steps, self.patience_steps, self.refractory_steps),
+            frame_stride=self.frame_stride,
+            provenance=provenance,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The [training] section.
+
+    steps, max_minutes: training ends, its learning rate annealed, at whichever comes first; 0 minutes = no limit.
+    batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
+    learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. average_decay: of the averaged weights.
+    smoothing_steps: the moving average over the logits under the maximum.
+    positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
+    focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
+    frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
+    threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
+    """
+
+    steps: int = 20000
+    max_minutes: float = 0.0
+    batch: int = 64
+    reuse: float = 3.0
+    pool: int = 3072
+    learning_rate: float = 3e-3
+    warmup_steps: int = 300
+    weight_decay: float = 0.01
+    gradient_clip: float = 3.0
+    average_decay: float = 0.999
+    smoothing_steps: int = 5
+    positive_weight: float = 1.0
+    negative_weight: float = 1.0
+    auxiliary_weight: float = 0.3
+    focal: float = 0.0
+    frame_weight: float = 0.2
+    threads: int = 1
+    seed: int = 1
+    validate_steps: int = 500
+    checkpoint_minutes: float = 2.0
+    log_steps: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "pool", "threads", "smoothing_steps", "log_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected training.{name} of at least 1, got {getattr(self, name)}")
+        if self.reuse < 1:
+            raise ConfigError(f"expected training.reuse of at least 1, got {self.reuse}")
+        if self.pool < self.batch:
+            raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
+        if not 0 < self.average_decay < 1:
+            raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
+        for name in (
+            "max_minutes", "learning_rate", "warmup_steps", "weight_decay", "gradient_clip", "positive_weight",
+            "negative_weight", "auxiliary_weight", "focal", "frame_weight", "seed", "validate_steps",
+            "checkpoint_minutes",
+        ):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise ConfigError(f"expected training.{name} >= 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The [export] section. bits: weight and activation bits of each quantized model. provenance: text for the file."""
+
+    bits: tuple[tuple[int, int], ...] = ((8, 8), (4, 8))
+    provenance: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole recipe. name: of the run and the models."""
+
+    name: str
+    model: NetworkConfig
+    data: DataConfig
+    augment: AugmentConfig
+    training: TrainingConfig
+    export: ExportConfig
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe. Raises ConfigError where the file, a key or a value is not as expected."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            entries = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"expected a recipe in TOML, {path} is not: {error}") from error
+    sections = ("model", "data", "augment", "training", "export")
+    unknown = sorted(set(entries) - {"name", *sections})
+    if unknown:
+        raise ConfigError(f"unknown key {unknown[0]!r} in {path}; known: name, {', '.join(sections)}")
+    model = dict(_section(entries, "model"))
+    layers = model.get("layers", [])
+    if not isinstance(layers, list):
+        raise ConfigError("expected model.layers to be a list")
+    model["layers"] = tuple(_build(HiddenLayer, layer, f"model.layers[{index}]") for index, layer in enumerate(layers))
+    return Recipe(
+        name=str(entries.get("name", path.stem)),
+        model=_build(NetworkConfig, model, "model"),
+        data=_build(DataConfig, _section(entries, "data"), "data"),
+        augment=_build(AugmentConfig, _section(entries, "augment"), "augment"),
+        training=_build(TrainingConfig, _section(entries, "training"), "training"),
+        export=_build(ExportConfig, _section(entries, "export"), "export"),
+    )
+
+
+def _section(entries: dict[str, Any], name: str) -> dict[str, Any]:
+    section = entries.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"expected [{name}] to be a section")
+    return section
+
+
+def _build(kind: type[Any], entries: Any, where: str) -> Any:
+    """An object of a frozen dataclass from a section's entries; types are checked against the fields' annotations."""
+    if not isinstance(entries, dict):
+        raise ConfigError(f"expected {where} to be a table, got {entries!r}")
+    fields = {one.name: one for one in dataclasses.fields(kind)}
+    values = {}
+    for key, value in entries.items():
+        if key not in fields:
+            raise ConfigError(f"unknown key {where}.{key}; known: {', '.join(fields)}")
+        values[key] = _checked(value, str(fields[key].type), f"{where}.{key}")
+    missing = [
+        name
+        for name, one in fields.items()
+        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise ConfigError(f"expected {where}.{missing[0]}, found none")
+    return kind(**values)
+
+
+def _checked(value: Any, annotation: str, where: str) -> Any:
+    if annotation.startswith("tuple"):
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"expected {where} to be a list, got {value!r}")
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = {"float": float, "int": int, "bool": bool, "str": str}.get(annotation, dict)
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise ConfigError(f"expected {where} to be {annotation}, got {value!r}")
+    return value

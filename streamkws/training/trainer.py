@@ -1,0 +1,480 @@
+"""train: from a recipe to a checkpoint.
+
+A process of its own makes examples (dataset.produce) while this one trains. Examples go to a pool, from which each step
+draws at random; every example is used `reuse` times on average, each time with a fresh time shift, gain and
+SpecAugment. How far the pool has moved on is a function of the step, so that the batch of a step depends on the seed
+and the step alone, also after a restart. What a restart does not repeat bit for bit is the learning rate where
+max_minutes sets it, since that follows the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from streamkws.errors import ConfigError, StreamKwsError
+from streamkws.frontend import FrontEnd
+from streamkws.model import ModelConfig
+from streamkws.training.augment import F32, AugmentConfig, mask_features
+from streamkws.training.dataset import (
+    Block,
+    ProducerConfig,
+    auxiliary_labels,
+    produce,
+    read_segments,
+    read_wakewords,
+)
+from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json
+from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+
+BLOCK = 32
+"""Examples that travel from the producer at once."""
+START_EXAMPLES = 1024
+"""Examples in the pool at the first step (fewer where the pool is smaller); the features are normalized by them."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of the loss, averaged over a batch; total is what is minimized."""
+
+    total: torch.Tensor
+    present: torch.Tensor
+    absent: torch.Tensor
+    auxiliary: torch.Tensor
+
+
+def clip_losses(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    onset: torch.Tensor,
+    first: torch.Tensor,
+    n_keywords: int,
+    config: TrainingConfig,
+) -> Losses:
+    """Binary cross-entropy of each output's highest smoothed logit: a clip's label is enough.
+
+    logits: (B, S, C) float32. targets: (B, C): 1 present, 0 absent, -1 unknown. onset, first: (B, C) int64 steps; the
+    maximum of a present word is taken from first on, and frames before onset are taught to be silent.
+    """
+    n_steps, smoothing = logits.shape[1], min(config.smoothing_steps, logits.shape[1])
+    n_means = n_steps - smoothing + 1
+    smooth = torch.stack([logits[:, tap : tap + n_means] for tap in range(smoothing)]).mean(0)
+    step = torch.arange(smoothing - 1, n_steps)[None, :, None]
+    late = step >= first.clamp(max=n_steps - 1)[:, None, :]
+    peak_present = smooth.masked_fill(~late, -math.inf).amax(1)
+    peak_absent = smooth.amax(1)
+
+    present = torch.nn.functional.softplus(-peak_present)
+    absent = torch.nn.functional.softplus(peak_absent)
+    if config.focal > 0:
+        present = present * torch.sigmoid(-peak_present).detach() ** config.focal
+        absent = absent * torch.sigmoid(peak_absent).detach() ** config.focal
+    if config.frame_weight > 0:
+        quiet = torch.nn.functional.softplus(logits[:, :, :n_keywords])
+        early = torch.arange(n_steps)[None, :, None] < onset[:, None, :n_keywords]
+        padding = (0, logits.shape[2] - n_keywords)
+        present = present + config.frame_weight * torch.nn.functional.pad((quiet * early).mean(1), padding)
+        absent = absent + config.frame_weight * torch.nn.functional.pad(quiet.mean(1), padding)
+
+    is_present, is_absent = (targets == 1).float(), (targets == 0).float()
+    n_examples = logits.shape[0]
+    by_present = (present * is_present).sum(0) / n_examples
+    by_absent = (absent * is_absent).sum(0) / n_examples
+    total_present = config.positive_weight * by_present[:n_keywords].sum()
+    total_absent = config.negative_weight * by_absent[:n_keywords].sum()
+    auxiliary = config.auxiliary_weight * (by_present[n_keywords:].sum() + by_absent[n_keywords:].sum())
+    return Losses(total_present + total_absent + auxiliary, total_present, total_absent, auxiliary)
+
+
+class Pool:
+    """The latest examples, and the batches drawn from them.
+
+    needed(step) is how many examples must have been made before the step; the batch is drawn from the last
+    config.pool of those.
+    """
+
+    def __init__(self, config: TrainingConfig, augmentation: AugmentConfig, first: int = 0) -> None:
+        self.config, self.augmentation = config, augmentation
+        self.n_made = first
+        self.capacity = config.pool + BLOCK
+        self.arrays: list[npt.NDArray[Any]] = []
+
+    def needed(self, step: int) -> int:
+        """Number of the example after the last that the step may use."""
+        return min(self.config.pool, START_EXAMPLES) + int(step * self.config.batch / self.config.reuse)
+
+    def first(self, step: int) -> int:
+        """Number of the first example that the step may use."""
+        return max(0, self.needed(step) - self.config.pool)
+
+    def add(self, block: Block) -> None:
+        """Take the next examples."""
+        if not self.arrays:
+            self.arrays = [np.empty((self.capacity, *part.shape[1:]), part.dtype) for part in block]
+        slots = np.arange(self.n_made, self.n_made + len(block[0])) % self.capacity
+        for array, part in zip(self.arrays, block, strict=True):
+            array[slots] = part
+        self.n_made += len(block[0])
+
+    def features(self, step: int) -> F32:
+        """All features that the step may use, (n, T, F) float32."""
+        features: F32 = self.arrays[0][np.arange(self.first(step), self.needed(step)) % self.capacity]
+        return features
+
+    def batch(self, step: int, fill: F32, floor: float) -> Block:
+        """The batch of a step, with its time shifts, gains and masks; onset and first in frames.
+
+        fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
+        """
+        rng = np.random.default_rng([self.config.seed, 2, step])
+        slots = rng.integers(self.first(step), self.needed(step), self.config.batch) % self.capacity
+        features, targets, onset, first = (array[slots] for array in self.arrays)
+        shifts = rng.integers(0, self.augmentation.shift_frames + 1, self.config.batch)
+        n_frames = features.shape[1] - self.augmentation.shift_frames
+        frames = shifts[:, None] + np.arange(n_frames)
+        features = features[np.arange(self.config.batch)[:, None], frames]
+        jitter = self.augmentation.gain_jitter_db * math.log(10) / 10
+        features += rng.uniform(-jitter, jitter, (self.config.batch, 1, 1)).astype(np.float32)
+        np.maximum(features, np.float32(floor), out=features)
+        mask_features(rng, features, fill, self.augmentation)
+        shift = shifts[:, None].astype(np.int16)
+        return features, targets, np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+
+
+class Validation:
+    """A part of the corpus as features, and the miss rate on it at few false accepts."""
+
+    def __init__(self, recipe: Recipe, part: Path, config: ModelConfig) -> None:
+        frontend = FrontEnd(config.frontend)
+        self.smoothing = config.smoother.smoothing_steps
+        self.window = max(1, 2 * config.frontend.sample_rate // config.step_samples)  # steps in 2 s
+        self.keywords = config.keywords
+
+        def features(samples: npt.NDArray[np.int16]) -> torch.Tensor:
+            frontend.reset()
+            return torch.from_numpy(frontend.push(samples))
+
+        clips = read_wakewords(part / recipe.data.wakewords, config.keywords)
+        tail = np.zeros(config.frontend.sample_rate // 2, np.int16)
+        self.clips = [(clip.keyword, features(np.concatenate([clip.samples, tail]))) for clip in clips]
+        names = [name for name in recipe.data.negatives if (part / name / "segments.csv").is_file()]
+        files = [file for name in names for file in read_segments(part / name).files]
+        self.negatives = [features(file) for file in files]
+        self.hours = sum(file.size for file in files) / config.frontend.sample_rate / 3600
+
+    def _posteriors(self, network: KeywordNetwork, features: torch.Tensor) -> torch.Tensor:
+        """(T, F) to (K, S) smoothed posteriors."""
+        logits = network(features[None])[0, :, : len(self.keywords)]
+        return torch.nn.functional.avg_pool1d(torch.sigmoid(logits).T, self.smoothing, stride=1)
+
+    def measure(self, network: KeywordNetwork) -> dict[str, float]:
+        """Miss rate of each keyword without a false accept, and the means at 0, 2 and 8 false accepts."""
+        with torch.no_grad():
+            peaks = [(keyword, float(self._posteriors(network, one)[keyword].amax())) for keyword, one in self.clips]
+            worst = []
+            for one in self.negatives:
+                scores = self._posteriors(network, one)
+                scores = torch.nn.functional.pad(scores, (0, -scores.shape[1] % self.window))
+                worst.append(scores.reshape(scores.shape[0], -1, self.window).amax(2))
+        highest = torch.cat(worst, 1).sort(1, descending=True).values if worst else torch.zeros(len(self.keywords), 1)
+        figures, means = {}, {}
+        for n_false in (0, 2, 8):
+            misses = []
+            for index, name in enumerate(self.keywords):
+                threshold = float(highest[index, min(n_false, highest.shape[1] - 1)])
+                missed = float(np.mean([peak <= threshold for keyword, peak in peaks if keyword == index]))
+                misses.append(missed)
+                if n_false == 0:
+                    figures[f"miss {name}"] = missed
+            means[f"miss at {n_false} FA"] = float(np.mean(misses))
+        return {**means, **figures}
+
+
+class Average:
+    """Exponential moving average of a network's weights and batch-normalization statistics."""
+
+    def __init__(self, network: KeywordNetwork, config: ModelConfig) -> None:
+        self.network = KeywordNetwork(config, network.n_auxiliary).eval()
+        self.network.load_state_dict(network.state_dict())
+        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
+        self.pairs = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+
+    def update(self, decay: float) -> None:
+        """Move by 1 - decay towards the network."""
+        with torch.no_grad():
+            torch._foreach_lerp_([mine for mine, _ in self.pairs], [theirs for _, theirs in self.pairs], 1 - decay)
+
+
+class Producer:
+    """The process that makes examples, from number first on; a context manager."""
+
+    def __init__(self, recipe: Recipe, part: Path, config: ModelConfig, first: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.queue = context.Queue(maxsize=6)
+        producer = ProducerConfig(
+            str(part), config.keywords, recipe.data, recipe.augment, config.frontend, recipe.training.seed, first, BLOCK
+        )
+        self.process = context.Process(target=produce, args=(producer, self.queue), daemon=True)
+        self.process.start()
+
+    def get(self, kind: str) -> Any:
+        """The next message, of this kind. Raises StreamKwsError where the process failed."""
+        while True:
+            try:
+                name, value = self.queue.get(timeout=2.0)
+            except Empty:
+                if not self.process.is_alive():
+                    raise StreamKwsError(f"the process that makes examples ended ({self.process.exitcode})") from None
+                continue
+            if name == "error":
+                raise StreamKwsError(f"making examples failed: {value}")
+            assert name == kind
+            return value
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.join()
+        self.queue.cancel_join_thread()
+        self.queue.close()
+
+
+class Report:
+    """Progress for a person (a bar in a terminal, else lines, on standard error), and log.jsonl, a line per entry."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.file = path.open("w" if fresh else "a", encoding="utf-8")
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
+        self.progress = Progress(*columns, TimeElapsedColumn(), console=console) if console.is_terminal else None
+        if self.progress:
+            self.progress.start()
+            self.task = self.progress.add_task("reading the corpus", total=1.0)
+
+    def say(self, text: str) -> None:
+        """A line for the person."""
+        if self.progress:
+            self.progress.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def log(self, entry: dict[str, Any], completed: float) -> None:
+        """Log an entry, a figure by name; completed: 0..1, how far training is."""
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+        text = "  ".join(f"{key} {value:.4g}" for key, value in entry.items() if not key.startswith("miss "))
+        misses = "  ".join(f"{key[5:]} {100 * value:.1f} %" for key, value in entry.items() if key.startswith("miss "))
+        if misses:
+            self.say(f"{text}  miss: {misses}")
+        elif self.progress:
+            self.progress.update(
+                self.task, completed=completed, description=f"step {entry['step']} loss {entry['loss']:.3f}"
+            )
+        else:
+            self.say(text)
+
+    def close(self) -> None:
+        """End the bar and the file."""
+        if self.progress:
+            self.progress.stop()
+        self.file.close()
+
+
+@contextmanager
+def _reporting(path: Path, fresh: bool) -> Iterator[Report]:
+    report = Report(path, fresh)
+    try:
+        yield report
+    finally:
+        report.close()
+
+
+def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False) -> Path:
+    """Train the model of a recipe, or go on where its run folder stands, and return that folder, runs/<name>.
+
+    corpus: replaces the recipe's data.corpus. fresh: start anew, even where there is a checkpoint.
+    The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on validation).
+    Raises ConfigError for a recipe, corpus or checkpoint that does not fit, AudioError for an unreadable recording.
+    """
+    recipe = load_recipe(config_path)
+    root = Path(recipe.data.corpus if corpus is None else corpus)
+    part, validation_part = root / recipe.data.train, root / recipe.data.validation
+    for place in (part, validation_part):
+        if not place.is_dir():
+            raise ConfigError(f"expected a corpus folder {place}, found none")
+    folder = Path("runs") / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    if fresh:
+        for old in (checkpoint, folder / "best.pt"):
+            old.unlink(missing_ok=True)
+    resumed = _read_checkpoint(checkpoint, recipe, part) if checkpoint.exists() else None
+    if Path(config_path).resolve() != (folder / "recipe.toml").resolve():
+        shutil.copyfile(config_path, folder / "recipe.toml")
+    with _reporting(folder / "log.jsonl", resumed is None) as report:
+        _run(recipe, part, validation_part, folder, resumed, report)
+    return folder
+
+
+def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
+    try:
+        entries: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        config = config_from_json(entries["model_config"])
+    except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
+        raise ConfigError(f"cannot continue from {path} ({error}); --fresh starts anew") from error
+    wanted = recipe.model.to_model_config({})
+    if replace(config, durations_s={}, provenance={}) != wanted:
+        raise ConfigError(f"{path} holds another network than the recipe's; --fresh starts anew")
+    if entries["n_auxiliary"] != len(auxiliary_labels(part, recipe.data.auxiliary)):
+        raise ConfigError(f"{path} has other auxiliary outputs than the recipe's; --fresh starts anew")
+    return entries
+
+
+def _run(
+    recipe: Recipe, part: Path, validation_part: Path, folder: Path, resumed: dict[str, Any] | None, report: Report
+) -> None:
+    settings = recipe.training
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    config = recipe.model.to_model_config(recipe.export.provenance)
+    n_keywords, stride = len(config.keywords), config.frame_stride
+    step, elapsed_before, best = 0, 0.0, math.inf
+    if resumed:
+        step, elapsed_before, best = resumed["step"], resumed["elapsed_s"], resumed["best"]
+        report.say(f"continuing from step {step}")
+    pool = Pool(settings, recipe.augment)
+    pool.n_made = pool.first(step)
+    with Producer(recipe, part, config, pool.n_made) as producer:
+        validation = Validation(recipe, validation_part, config) if settings.validate_steps else None
+        config = replace(config, durations_s=producer.get("ready"))
+        n_auxiliary = len(auxiliary_labels(part, recipe.data.auxiliary))
+        while pool.n_made < pool.needed(step):
+            pool.add(producer.get("block"))
+
+        network = KeywordNetwork(config, n_auxiliary)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+                {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+        )
+        if resumed:
+            network.load_state_dict(resumed["network"])
+            optimizer.load_state_dict(resumed["optimizer"])
+        else:
+            frames = pool.features(0).reshape(-1, config.frontend.n_mels).astype(np.float64)
+            network.set_features(
+                frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32)
+            )
+        average = Average(network, config)
+        if resumed:
+            average.network.load_state_dict(resumed["average"])
+        fill, floor = network.feature_mean.numpy().copy(), math.log(config.frontend.energy_floor)
+        n_weights = sum(parameter.numel() for parameter in network.parameters())
+        report.say(f"{n_weights} weights, {n_keywords} keywords and {n_auxiliary} auxiliary outputs")
+
+        began = saved = logged = time.monotonic()
+        sums, waited, logged_step = np.zeros(4), 0.0, step
+
+        def elapsed_s() -> float:
+            return elapsed_before + time.monotonic() - began
+
+        def completed() -> float:
+            share = elapsed_s() / 60 / settings.max_minutes if settings.max_minutes else 0.0
+            return min(1.0, max(step / settings.steps, share))
+
+        def save(path: Path) -> None:
+            temporary = path.with_suffix(".tmp")
+            entries = {
+                "step": step,
+                "elapsed_s": elapsed_s(),
+                "best": best,
+                "model_config": config_to_json(config),
+                "n_auxiliary": n_auxiliary,
+                "network": network.state_dict(),
+                "average": average.network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            torch.save(entries, temporary)
+            os.replace(temporary, path)
+
+        try:
+            while completed() < 1:
+                waiting = time.monotonic()
+                while pool.n_made < pool.needed(step):
+                    pool.add(producer.get("block"))
+                waited += time.monotonic() - waiting
+
+                rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+                rate *= 0.5 * (1 + math.cos(math.pi * completed()))
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                features, targets, onset, first = pool.batch(step, fill, floor)
+                losses = clip_losses(
+                    network(torch.from_numpy(features)),
+                    torch.from_numpy(targets),
+                    torch.from_numpy(onset.astype(np.int64)) // stride,
+                    torch.from_numpy(first.astype(np.int64)) // stride,
+                    n_keywords,
+                    settings,
+                )
+                if not math.isfinite(losses.total.item()):
+                    raise StreamKwsError(f"the loss became {losses.total.item()} at step {step}; lower learning_rate")
+                optimizer.zero_grad(set_to_none=True)
+                losses.total.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+                optimizer.step()
+                step += 1
+                average.update(min(settings.average_decay, (1 + step) / (10 + step)))
+                sums += [one.item() for one in (losses.total, losses.present, losses.absent, losses.auxiliary)]
+
+                now = time.monotonic()
+                if step - logged_step >= settings.log_steps:
+                    means = sums / (step - logged_step)
+                    report.log(
+                        {
+                            "step": step,
+                            "minutes": round(elapsed_s() / 60, 2),
+                            "loss": round(means[0], 5),
+                            "present": round(means[1], 5),
+                            "absent": round(means[2], 5),
+                            "auxiliary": round(means[3], 5),
+                            "learning_rate": rate,
+                            "steps_per_s": round((step - logged_step) / (now - logged), 2),
+                            "waited": round(waited / (now - logged), 3),
+                        },
+                        completed(),
+                    )
+                    sums, waited, logged, logged_step = np.zeros(4), 0.0, now, step
+                if validation and (step % settings.validate_steps == 0 or completed() >= 1):
+                    figures = validation.measure(average.network)
+                    report.log({"step": step, "minutes": round(elapsed_s() / 60, 2), **figures}, completed())
+                    if figures["miss at 0 FA"] <= best:
+                        best = figures["miss at 0 FA"]
+                        save(folder / "best.pt")
+                if now - saved > settings.checkpoint_minutes * 60:
+                    save(folder / "checkpoint.pt")
+                    saved = now
+        finally:
+            save(folder / "checkpoint.pt")

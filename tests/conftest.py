@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+
+KEYWORDS = ("alexa", "smart mirror", "snowboy")
+
+
+def random_model(seed=0, layers=None, activation="sigmoid", frame_stride=2, keywords=KEYWORDS):
+    """A small f32 model with random weights, whose posteriors move over the whole of 0..1."""
+    rng = np.random.default_rng(seed)
+    n_out = len(keywords) + (activation == "softmax")
+    layers = layers or (
+        LayerConfig(20, 24, taps=5),
+        LayerConfig(24, 24, taps=3, dilation=2, residual=True),
+        LayerConfig(24, 24, taps=3, dilation=4, residual=True),
+        LayerConfig(24, n_out, activation=activation),
+    )
+    config = ModelConfig(
+        keywords=keywords,
+        layers=tuple(layers),
+        frontend=FrontEndConfig(n_mels=layers[0].n_inputs, window="hann", energy_floor=1e-9),
+        smoother=SmootherConfig(smoothing_steps=3, patience_steps=2, refractory_steps=10),
+        frame_stride=frame_stride,
+        thresholds={k: 0.6 for k in keywords},
+        durations_s={k: 0.5 for k in keywords},
+        provenance={"name": "random"},
+    )
+    shapes = [(c.n_outputs, c.taps, c.n_inputs) for c in layers]
+    weights = [(rng.standard_normal(s) * np.sqrt(2 / (s[1] * s[2]))).astype(np.float32) for s in shapes]
+    weights[-1] *= 2
+    biases = [(rng.standard_normal(s[0]) * 0.1).astype(np.float32) for s in shapes]
+    n = config.frontend.n_mels
+    features = np.full(n, -8, np.float32), np.full(n, 0.3, np.float32)
+    return Model.from_float(config, FloatWeights(*features, tuple(weights), tuple(biases)))
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A small random w4a8 model."""
+    return random_model().quantize(4, 8)
+
+
+def speechlike(n_samples, seed=0):
+    """(n,) float32: noise bursts and tones with pauses, so that the features move as in speech."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n_samples) / 16000
+    envelope = np.clip(np.sin(2 * np.pi * 3 * t + rng.uniform(0, 6)) + 0.3, 0, None)
+    tone = np.sin(2 * np.pi * np.cumsum(200 + 400 * (1 + np.sin(2 * np.pi * 1.3 * t))) / 16000)
+    x = envelope * (0.3 * tone + 0.1 * rng.standard_normal(n_samples)) + 1e-3 * rng.standard_normal(n_samples)
+    return (0.5 * x / np.abs(x).max()).astype(np.float32)

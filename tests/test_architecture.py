@@ -1,0 +1,80 @@
+"""Imports run strictly downward (DESIGN, section 3), and importing streamkws loads nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "streamkws"
+
+LEVELS = [
+    {"__main__"},
+    {"cli"},
+    {"training.trainer", "training.export"},
+    {"training.recipe"},
+    {"training.network", "training.dataset", "evaluation.det"},
+    {"training.augment", "evaluation.scoring"},
+    {"detector", "model_file"},
+    {"model", "sources"},
+    {"layers", "frontend", "smoother"},
+    {"quantization", "audio", "kernels"},
+    {"errors"},
+]
+"""From the top down; a module may import only from levels below its own."""
+
+ONLY = {
+    "torch": "training.",
+    "sounddevice": "sources",
+    "matplotlib": "evaluation.plots",
+    "wyoming": "server",
+    "dask": "scan",
+}
+NOT_LOADED = (*ONLY, "scipy.fftpack", "soundfile", "soxr", "python_speech_features", "rich", "safetensors")
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        if not name.endswith("__init__"):
+            yield name, ast.parse(path.read_text())
+
+
+def imported(tree):
+    """Full names of everything a module imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def level_of(name):
+    return next((index for index, names in enumerate(LEVELS) if name in names), None)
+
+
+@pytest.mark.parametrize(("name", "tree"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_run_downward(name, tree):
+    own = level_of(name)
+    assert own is not None, f"{name} has no place in LEVELS"
+    for target in imported(tree):
+        below = level_of(target.removeprefix("streamkws."))
+        if target.startswith("streamkws.") and below is not None:
+            assert below > own, f"{name} imports {target}"
+        root = target.split(".")[0]
+        if root in ONLY:
+            assert f"{name}.".startswith(ONLY[root]), f"{name} imports {target}"
+
+
+def test_import_loads_nothing_heavy():
+    script = f"import sys, streamkws; print([m for m in {NOT_LOADED!r} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_module_says_what_it_is_for():
+    for name, tree in modules():
+        assert ast.get_docstring(tree), f"{name} has no docstring"

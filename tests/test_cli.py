@@ -1,0 +1,630 @@
+"""The command line: what it prints, where, and the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from streamkws import cli, sources
+from streamkws.detector import Detector
+from streamkws.errors import MissingExtraError
+from streamkws.frontend import FrontEndConfig
+from streamkws.layers import LayerConfig
+from streamkws.model import FloatWeights, Model, ModelConfig
+from streamkws.model_file import save_model
+
+RATE = 16000
+COMMANDS = ("demo", "detect", "listen", "devices", "info", "train", "evaluate")
+KEYWORDS = ("low tone", "high tone")
+SLOW_START = "streamkws: starting; the first start compiles the kernels, once per machine ..."
+TONES_HZ = {"low tone": 300.0, "high tone": 3000.0}
+
+
+def tones(*keywords: str) -> np.ndarray:
+    """Each keyword as 0.4 s of its tone, with 1 s of silence around each; (n,) float32."""
+    time_s = np.arange(int(0.4 * RATE)) / RATE
+    silence = np.zeros(RATE)
+    pieces = [silence]
+    for keyword in keywords:
+        pieces += [0.5 * np.sin(2 * np.pi * TONES_HZ[keyword] * time_s), silence]
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def pcm(samples: np.ndarray) -> bytes:
+    return (samples * 32767).astype("<i2").tobytes()
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that hears a tone as a keyword: one layer that compares low with high mel bands."""
+    n_mels = 26
+    config = ModelConfig(
+        keywords=KEYWORDS,
+        layers=(LayerConfig(n_mels, 2, activation="sigmoid"),),
+        frontend=FrontEndConfig(n_mels=n_mels, window="hann"),
+        thresholds={"low tone": 0.6, "high tone": 0.6},
+        durations_s={"low tone": 0.3, "high tone": 0.3},
+        provenance={"name": "tones", "data": "none; made by hand"},
+    )
+    low = 0.5 * np.where(np.arange(n_mels) < 8, 1 / 8, -1 / (n_mels - 8))
+    high = np.where(np.arange(n_mels) < 14, -1 / 14, 1 / (n_mels - 14))
+    weights = FloatWeights(
+        feature_mean=np.zeros(n_mels, np.float32),
+        feature_scale=np.ones(n_mels, np.float32),
+        weights=(np.stack([low, high])[:, np.newaxis].astype(np.float32),),
+        biases=(np.full(2, -3, np.float32),),
+    )
+    path = tmp_path_factory.mktemp("model") / "tones.f32.safetensors"
+    model = Model.from_float(config, weights)
+    save_model(model, path)
+    Detector(model)  # compiles the kernels, if nobody has yet
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a busy machine from adding a line to standard error."""
+    monkeypatch.setattr(cli, "SLOW_START_S", 600.0)
+
+
+@pytest.fixture
+def audio(tmp_path: Path) -> Callable[..., str]:
+    """Write the tones of keywords into a file and return its path."""
+
+    def write(name: str, *keywords: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tones(*keywords), RATE)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process; return its exit code, standard output and standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a command in a process of its own."""
+    processes = []
+
+    def popen(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "streamkws", *arguments]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
+        return processes[-1]
+
+    yield popen
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def complaints(err: bytes) -> list[str]:
+    """What a process wrote to standard error, but that it started slowly."""
+    return [line for line in err.decode().splitlines() if line != SLOW_START]
+
+
+def hits(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class TestUsage:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_help_shows_an_example(self, run: Any, command: str) -> None:
+        code, out, err = run(command, "--help")
+        assert (code, err) == (0, "")
+        assert f"examples:\n  streamkws {command}" in out
+
+    def test_help_names_every_command(self, run: Any) -> None:
+        code, out, _ = run("--help")
+        assert code == 0
+        assert all(command in out for command in COMMANDS)
+
+    def test_version(self, run: Any) -> None:
+        import streamkws
+
+        assert run("--version") == (0, f"streamkws {streamkws.__version__}\n", "")
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((), "streamkws: the following arguments are required: COMMAND (see streamkws --help)"),
+            (("detect",), "streamkws detect: the following arguments are required: FILE (see streamkws detect --help)"),
+            (("listen", "--loud"), "streamkws: unrecognized arguments: --loud (see streamkws --help)"),
+            (
+                ("detect", "--threshold", "alexa=high", "a.wav"),
+                "streamkws detect: argument --threshold: expected a number or KEYWORD=NUMBER, got 'alexa=high' "
+                "(see streamkws detect --help)",
+            ),
+        ],
+    )
+    def test_wrong_usage_is_one_line(self, run: Any, arguments: tuple[str, ...], message: str) -> None:
+        assert run(*arguments) == (2, "", message + "\n")
+
+    def test_unknown_command_lists_the_known_ones(self, run: Any) -> None:
+        code, out, err = run("detekt")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "'detekt'" in err and all(command in err for command in COMMANDS)
+
+    def test_unknown_keyword_lists_the_known_ones(self, run: Any, model_path: str, audio: Any) -> None:
+        for option in (("--keyword", "mid tone"), ("--threshold", "mid tone=0.5")):
+            code, out, err = run("detect", "--model", model_path, *option, audio("a.wav"))
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert "mid tone" in err and all(keyword in err for keyword in KEYWORDS)
+
+    @pytest.mark.parametrize("value", ["1.5", "-0.1", "nan"])
+    def test_threshold_out_of_range(self, run: Any, model_path: str, audio: Any, value: str) -> None:
+        code, out, err = run("detect", "--model", model_path, f"--threshold={value}", audio("a.wav"))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "threshold" in err and value in err
+
+    def test_unknown_model_lists_the_shipped_ones(self, run: Any, audio: Any) -> None:
+        import streamkws
+
+        code, out, err = run("detect", "--model", "nonsense", audio("a.wav"))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "nonsense" in err and all(name in err for name in streamkws.shipped_models())
+
+    def test_model_that_is_no_model(self, run: Any, audio: Any) -> None:
+        path = audio("a.wav")
+        code, out, err = run("info", path)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"streamkws: {path}")
+
+    def test_help_is_quick(self) -> None:
+        heavy = "{'rich', 'soundfile', 'sounddevice', 'torch'}"
+        program = f"import sys, streamkws.cli; print(sorted({heavy} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
+
+class TestDetect:
+    def test_a_line_per_detection(self, run: Any, model_path: str, audio: Any) -> None:
+        short, long = audio("a.wav", "low tone", "high tone"), audio("longer.flac", "high tone")
+        code, out, err = run("detect", "--model", model_path, short, long)
+        assert (code, err) == (0, "")
+        lines = out.splitlines()
+        assert [line.split(maxsplit=1)[0] for line in lines] == [short, short, long]
+        assert [line.split(" s  ")[1][:9] for line in lines] == ["low tone ", "high tone", "high tone"]
+        assert len({line.index(" s  ") for line in lines}) == 1  # aligned
+        assert all(0.6 <= float(line.split()[-1]) <= 1 for line in lines)
+
+    def test_json_lines(self, run: Any, model_path: str, audio: Any) -> None:
+        path = audio("a.wav", "low tone")
+        code, out, err = run("detect", "--json", "--model", model_path, path)
+        assert (code, err) == (0, "")
+        (hit,) = hits(out)
+        assert list(hit) == ["file", "keyword", "score", "start", "end", "peak"]
+        assert (hit["file"], hit["keyword"]) == (path, "low tone")
+        assert 0.5 < hit["start"] < hit["end"] < 1.8
+        assert 0.6 < hit["score"] <= 1
+
+    def test_folder_is_searched_in_order(self, run: Any, model_path: str, audio: Any, tmp_path: Path) -> None:
+        paths = [audio(name, "low tone") for name in ("in/b/1.wav", "in/a.flac", "in/c.WAV")]
+        (tmp_path / "in" / "notes.txt").write_text("no audio")
+        audio("in/.trash/d.wav", "low tone")
+        audio("in/._c.WAV", "low tone")
+        code, out, _ = run("detect", "--json", "--model", model_path, str(tmp_path / "in"))
+        assert code == 0
+        assert [hit["file"] for hit in hits(out)] == sorted(paths)
+
+    def test_keyword_and_threshold(self, run: Any, model_path: str, audio: Any) -> None:
+        path = audio("a.wav", "low tone", "high tone")
+
+        def heard(*options: str) -> list[str]:
+            code, out, _ = run("detect", "--json", "--model", model_path, *options, path)
+            assert code == 0
+            return [hit["keyword"] for hit in hits(out)]
+
+        assert heard("--keyword", "high tone") == ["high tone"]
+        assert heard("--keyword", "high tone", "--keyword", "low tone") == ["low tone", "high tone"]
+        assert heard("--threshold", "1") == []
+        assert heard("--threshold", "low tone=1") == ["high tone"]
+        assert heard("--threshold", "low tone=0.6", "--threshold", "1") == ["low tone"]  # the named one wins
+
+    def test_bad_files_do_not_stop_the_others(self, run: Any, model_path: str, audio: Any, tmp_path: Path) -> None:
+        text = tmp_path / "text.wav"
+        text.write_text("not audio at all\n" * 100)
+        empty = tmp_path / "empty.flac"
+        empty.touch()
+        bare = tmp_path / "bare"
+        bare.mkdir()
+        bad = [str(path) for path in (text, tmp_path / "missing.wav", empty)]
+        good = audio("a.wav", "low tone")
+        code, out, err = run("detect", "--model", model_path, *bad, str(bare), good)
+        assert code == 1
+        assert out.startswith(good) and out.count("\n") == 1
+        lines = err.splitlines()
+        assert lines[0] == (
+            f"streamkws: {bare}: expected audio files in this folder (.flac .mp3 .oga .ogg .opus .wav), found none"
+        )
+        assert len(lines) == 4
+        for line, path in zip(lines[1:], bad, strict=True):
+            assert line.startswith(f"streamkws: {path}: ") and line.count(path) == 1
+
+    def test_only_an_empty_folder(self, run: Any, tmp_path: Path) -> None:
+        code, out, err = run("detect", str(tmp_path))
+        assert (code, out, err.count("\n")) == (1, "", 1)
+
+    @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+    def test_no_permission(self, run: Any, model_path: str, audio: Any) -> None:
+        path = audio("a.wav")
+        os.chmod(path, 0)
+        code, out, err = run("detect", "--model", model_path, path)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert err.startswith(f"streamkws: {path}: ")
+
+    @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text there")
+    def test_name_that_is_not_utf8(self, start: Any, model_path: str, audio: Any) -> None:
+        path = os.fsencode(audio("a.wav", "low tone"))
+        strange = path[:-5] + b"\xff.wav"
+        os.rename(path, strange)
+        process = start("detect", "--model", model_path, os.fsdecode(strange))
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, complaints(err)) == (0, [])
+        assert b"\\udcff.wav" in out
+
+    def test_standard_input_at_once(self, start: Any, model_path: str) -> None:
+        process = start("detect", "--model", model_path, "-")
+        process.stdin.write(pcm(tones("low tone")))
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b"- ")  # while the pipe is still open
+        process.stdin.write(pcm(tones("high tone")))
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, complaints(err)) == (0, [])
+        assert out.count(b"\n") == 1 and b"high tone" in out
+
+    def test_half_a_sample_is_reported(self, start: Any, model_path: str) -> None:
+        process = start("detect", "--model", model_path, "-")
+        out, err = process.communicate(pcm(tones("low tone")) + b"x", timeout=60)
+        assert (process.returncode, out.count(b"\n")) == (0, 1)
+        assert complaints(err) == ["streamkws: standard input: ended in the middle of a sample, expected int16"]
+
+    def test_folder_that_cannot_be_read(self, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def walk(name: str, onerror: Callable[[OSError], None]) -> Iterator[Any]:
+            onerror(PermissionError(13, "Permission denied", name))
+            return iter(())
+
+        monkeypatch.setattr(os, "walk", walk)
+        assert run("detect", str(tmp_path)) == (1, "", f"streamkws: {tmp_path}: Permission denied\n")
+
+    def test_closed_streams(self, model_path: str, audio: Any) -> None:
+        command = f'"{sys.executable}" -m streamkws detect --model "{model_path}" "{audio("a.wav", "low tone")}"'
+        for arguments in (">&-", "missing.wav 2>&-"):
+            done = subprocess.run(f"{command} {arguments}", shell=True, capture_output=True)
+            assert done.returncode == (0 if arguments == ">&-" else 1)
+            assert complaints(done.stderr) == [] and b"missing" not in done.stdout
+
+    def test_closed_pipe_ends_quietly(self, start: Any, model_path: str, audio: Any) -> None:
+        path = audio("a.wav", "low tone", "high tone")
+        process = start("detect", "--model", model_path, *[path] * 50)
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert complaints(process.stderr.read()) == []
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+    def test_ctrl_c(self, start: Any, model_path: str) -> None:
+        process = start("detect", "--model", model_path, "-")
+        process.stdin.write(pcm(tones("low tone")))
+        process.stdin.flush()
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out, complaints(err)) == (130, b"", [])
+
+    def test_progress_in_a_terminal(
+        self, run: Any, model_path: str, audio: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cli, "LONG_FILE_S", 1.0)
+        path = audio("a.wav", "low tone")
+        assert run("detect", "--model", model_path, path)[2] == ""
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        code, out, err = run("detect", "--model", model_path, path)
+        assert code == 0
+        assert out.count("\n") == 1 and "low tone" in out
+        assert "100 %" in err and "a.wav" in err
+
+    def test_slow_start_explains_itself(
+        self, run: Any, model_path: str, audio: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import streamkws
+
+        load_model = streamkws.load_model
+
+        def slow_load_model(name: str) -> Model:
+            time.sleep(0.2)
+            return load_model(name)
+
+        monkeypatch.setattr(cli, "SLOW_START_S", 0.05)
+        monkeypatch.setattr(streamkws, "load_model", slow_load_model)
+        _, _, err = run("detect", "--model", model_path, audio("a.wav"))
+        assert err == SLOW_START + "\n"
+
+
+class FakeMicrophone:
+    """A microphone that hears the two tones, loses 7 samples, and is ended with Ctrl-C."""
+
+    opened: Any = None
+    name = "fake microphone"
+
+    def __init__(self, device: int | str | None = None) -> None:
+        FakeMicrophone.opened = device
+        self.dropped = 0
+
+    def __enter__(self) -> FakeMicrophone:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        FakeMicrophone.opened = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from np.array_split(tones("low tone", "high tone"), 100)
+        self.dropped = 7
+        yield np.zeros(0, np.float32)
+        raise KeyboardInterrupt
+
+
+class TestListen:
+    @pytest.fixture(autouse=True)
+    def microphone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "Microphone", FakeMicrophone)
+
+    def test_lines_in_a_pipe(self, run: Any, model_path: str) -> None:
+        code, out, err = run("listen", "--model", model_path)
+        assert code == 0
+        assert [line.split(" s  ")[1][:9] for line in out.splitlines()] == ["low tone ", "high tone"]
+        assert err == "streamkws: lost 7 samples of audio, 7 so far\n"
+        assert FakeMicrophone.opened is None
+
+    def test_json_lines(self, run: Any, model_path: str) -> None:
+        code, out, _ = run("listen", "--json", "--model", model_path, "--keyword", "high tone")
+        assert code == 0
+        (hit,) = hits(out)
+        assert list(hit) == ["keyword", "score", "start", "end", "peak"]
+        assert hit["keyword"] == "high tone"
+
+    @pytest.mark.parametrize(("text", "device"), [("3", 3), ("USB", "USB")])
+    def test_device(self, text: str, device: int | str) -> None:
+        assert cli._parser().parse_args(["listen", "--device", text]).device == device
+
+    def test_meter_in_a_terminal(self, run: Any, model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setattr(cli, "SCREENS_PER_SECOND", 1e9)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+        code, out, _ = run("listen", "--model", model_path)
+        assert code == 0
+        for shown in ("fake microphone heard by tones", "level", "-6 dB", "-60 dB", "│", "█", "of 0.60"):
+            assert shown in out
+        assert out.count("  low tone   ") > 50
+        assert out.endswith("\x1b[?25h") or "\x1b[?25h" in out[-40:]  # the cursor is back
+
+
+class TestDevices:
+    def test_no_port_audio(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        message = "the microphone needs the PortAudio library: apt install libportaudio2"
+
+        def refuse() -> None:
+            raise MissingExtraError(message)
+
+        monkeypatch.setattr(sources, "input_devices", refuse)
+        assert run("devices") == (1, "", f"streamkws: {message}\n")
+
+    def test_table_and_json(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        devices = [
+            sources.InputDevice(0, "Webcam", "ALSA", 1, 44100, False),
+            sources.InputDevice(12, "USB Microphone", "ALSA", 2, 48000, True),
+        ]
+        monkeypatch.setattr(sources, "input_devices", lambda: devices)
+        code, out, err = run("devices")
+        assert (code, err) == (0, "")
+        assert out == (
+            "device  name            sound system  channels     Hz\n"
+            "     0  Webcam          ALSA                 1  44100\n"
+            "    12  USB Microphone  ALSA                 2  48000  default\n"
+        )
+        code, out, _ = run("devices", "--json")
+        assert code == 0
+        assert hits(out)[1] == {
+            "index": 12,
+            "name": "USB Microphone",
+            "host_api": "ALSA",
+            "n_channels": 2,
+            "sample_rate": 48000,
+            "is_default": True,
+        }
+
+    def test_none(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sources, "input_devices", lambda: [])
+        assert run("devices") == (1, "", "streamkws: expected an audio input, found none on this machine\n")
+        assert run("devices", "--json") == (0, "", "")
+
+
+class TestInfo:
+    def test_one_model(self, run: Any, model_path: str) -> None:
+        code, out, err = run("info", model_path)
+        assert (code, err) == (0, "")
+        for shown in ("54 parameters", "low tone", "0.600", "26 mel bands", "26 -> 2", "sigmoid", "made by hand"):
+            assert shown in out
+
+    def test_json(self, run: Any, model_path: str) -> None:
+        code, out, _ = run("info", model_path, "--json")
+        assert code == 0
+        (facts,) = hits(out)
+        assert facts["parameters"] == 54
+        assert facts["thresholds"] == {"low tone": 0.6, "high tone": 0.6}
+        assert facts["config"]["layers"][0]["n_outputs"] == 2
+        assert facts["float_bytes"] > 0 and facts["stored_bytes"] > 0 and facts["resident_bytes"] > 0
+
+    def test_shipped(self, run: Any) -> None:
+        import streamkws
+
+        code, out, _ = run("info")
+        assert code == 0
+        assert [line.split()[0] for line in out.splitlines()[1:-2]] == list(streamkws.shipped_models())
+
+
+class TestTrain:
+    def test_arguments_arrive(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+
+        def train(config: Any, corpus: Any = None, fresh: bool = False) -> str:
+            calls.append(("train", str(config), corpus and str(corpus), fresh))
+            return "runs/x"
+
+        trainer = types.SimpleNamespace(train=train)
+
+        def export(run_folder: str, out: str) -> list[Path]:
+            calls.append(("export", run_folder, str(out)))
+            return [Path(out) / "x.f32.safetensors"]
+
+        exporter = types.SimpleNamespace(export=export)
+        monkeypatch.setitem(sys.modules, "streamkws.training.trainer", trainer)
+        monkeypatch.setitem(sys.modules, "streamkws.training.export", exporter)
+        assert run("train", "a.toml", "--corpus", "c", "--fresh", "--export", "out") == (
+            0,
+            "out/x.f32.safetensors\n",
+            "",
+        )
+        assert run("train", "a.toml") == (0, "", "")
+        assert calls == [
+            ("train", "a.toml", "c", True),
+            ("export", "runs/x", "out"),
+            ("train", "a.toml", None, False),
+        ]
+
+    def test_torch_is_missing(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("streamkws.training")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "torch", None)
+        code, out, err = run("train", "a.toml")
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert "streamkws[train]" in err
+
+    def test_recipe_is_missing(self, run: Any, tmp_path: Path) -> None:
+        pytest.importorskip("torch")
+        code, out, err = run("train", str(tmp_path / "no.toml"))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("streamkws: ") and "no.toml" in err
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def corpus(self, audio: Any, tmp_path: Path) -> str:
+        audio("corpus/wakewords/low_tone/a_1.wav", "low tone")
+        audio("corpus/wakewords/high_tone/a_1.wav", "high tone")
+        hiss = np.random.default_rng(1).normal(0, 0.01, 3 * RATE).astype(np.float32)
+        (tmp_path / "corpus" / "room_noise").mkdir()
+        soundfile.write(tmp_path / "corpus" / "room_noise" / "hiss.wav", hiss, RATE)
+        return str(tmp_path / "corpus")
+
+    def test_table_and_file(self, run: Any, model_path: str, corpus: str, tmp_path: Path) -> None:
+        path = tmp_path / "figures.json"
+        code, out, err = run("evaluate", model_path, corpus, "--snr", "20", "--json", str(path))
+        assert (code, err) == (0, "")
+        assert all(shown in out for shown in ("tones.f32", "low tone", "high tone", "20 dB"))
+        (figures,) = hits(path.read_text())
+        assert figures["model"] == "tones.f32"
+        assert figures["conditions"] == ["clean", "20 dB"]
+
+    def test_json_lines(self, run: Any, model_path: str, corpus: str) -> None:
+        code, out, err = run("evaluate", model_path, model_path, corpus, "--json", "-")
+        assert (code, err) == (0, "")
+        assert [figures["conditions"] for figures in hits(out)] == [["clean", "10 dB"]] * 2
+
+    def test_bad_corpus(self, run: Any, model_path: str, tmp_path: Path) -> None:
+        code, out, err = run("evaluate", model_path, str(tmp_path / "nothing"))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"streamkws: {tmp_path}/nothing: ")
+
+    def test_figures_that_cannot_be_written(self, run: Any, model_path: str, corpus: str, tmp_path: Path) -> None:
+        path = tmp_path / "no" / "figures.json"
+        message = f"streamkws: {path}: No such file or directory\n"
+        assert run("evaluate", model_path, corpus, "--json", str(path)) == (1, "", message)
+
+
+class TestDemo:
+    def test_json(self, run: Any, model_path: str) -> None:
+        code, out, _ = run("demo", "--json", "--model", model_path)
+        assert code == 0
+        *heard, summary = hits(out)
+        assert summary["expected"] == 0  # the recording has no tones
+        assert summary["false"] == len(heard)
+        assert summary["audio_s"] == pytest.approx(30, abs=10)
+
+    def test_picture(self, run: Any, tmp_path: Path, model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two tones in a recording of one's own: one expected, one not, and a keyword that is not there."""
+        soundfile.write(tmp_path / "demo.flac", tones("low tone", "high tone"), RATE)
+        truth = [{"keyword": "low tone", "start": start, "end": start + 0.4} for start in (1.0, 3.0)]
+        (tmp_path / "demo.json").write_text(json.dumps({"keywords": truth}))
+        monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+        code, out, err = run("demo", "--model", model_path)
+        assert (code, err) == (0, "")
+        head, _, skyline, right, wrong, missed, _, summary = out.splitlines()
+        assert head == "4 s of synthesized speech in noise, heard by tones.f32:"
+        assert "█" in skyline and "▁" in skyline
+        assert "█" in right and "low tone" in right and right.endswith("✓")
+        assert "█" in wrong and "high tone" in wrong and wrong.endswith("false")
+        assert "3.00 s  low tone" in missed and missed.endswith("missed")
+        assert summary.startswith("1 of 2 keywords heard, 1 false, in ") and summary.endswith("x real time")
+
+    def test_realtime(self, run: Any, model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        slept = []
+        monkeypatch.setattr(time, "sleep", slept.append)
+        code, out, _ = run("demo", "--realtime", "--model", model_path)
+        assert code == 0
+        assert max(slept) == pytest.approx(30, abs=10)
+        assert "real time" not in out
+
+    def test_truth_lies_in_the_recording(self) -> None:
+        folder = Path(cli.__file__).parent
+        truth = json.loads((folder / "demo.json").read_text())["keywords"]
+        assert len(truth) == 6
+        audio = soundfile.info(folder / "demo.flac")
+        assert (audio.samplerate, audio.channels) == (RATE, 1)
+        assert (folder / "demo.flac").stat().st_size < 1_000_000
+        ends = [0.0]
+        for item in truth:
+            assert ends[-1] < item["start"] < item["end"] < audio.duration
+            ends.append(item["end"])
+
+
+def test_operating_system_error_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        (tmp_path / "no" / "such").write_text("x")
+        return 0
+
+    monkeypatch.setattr(cli, "_devices", fail)
+    assert run("devices") == (1, "", f"streamkws: {tmp_path}/no/such: No such file or directory\n")
+
+
+def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_devices", lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["devices"])

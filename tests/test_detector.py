@@ -1,0 +1,121 @@
+import threading
+
+import numpy as np
+import pytest
+from conftest import KEYWORDS, random_model, speechlike
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamkws import AudioError, ConfigError, Detector, detect, posteriors
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return speechlike(60000)
+
+
+def all_hits(model, samples, lengths=(), **options):
+    """Detections of samples fed in blocks of these lengths, then the rest at once."""
+    detector = Detector(model, **options)
+    hits, start = [], 0
+    for length in lengths:
+        hits += detector.push(samples[start : start + length])
+        start += length
+    return hits + detector.push(samples[start:]) + detector.flush()
+
+
+def test_the_detector_equals_its_three_stages(model, samples):
+    frames = model.front_end().push(samples)
+    smoother = model.smoother()
+    staged = smoother.push(model.new_state().push(frames)) + smoother.flush()
+    assert staged
+    assert all_hits(model, samples) == staged
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 5000), max_size=40))
+def test_any_cut_of_the_samples_gives_the_same_detections_bit_for_bit(lengths):
+    model, samples = random_model().quantize(4, 8), speechlike(60000)
+    assert all_hits(model, samples, lengths) == all_hits(model, samples)
+
+
+def test_one_sample_at_a_time_gives_the_same_detections(model, samples):
+    assert all_hits(model, samples[:30000], [1] * 30000) == all_hits(model, samples[:30000])
+
+
+def test_int16_samples_give_the_same_as_the_float_ones_they_stand_for(model, samples):
+    pcm = (samples * 32767).astype(np.int16)
+    assert all_hits(model, pcm) == all_hits(model, pcm.astype(np.float32) / 32768)
+
+
+def test_reset_equals_a_new_detector(model, samples):
+    detector = Detector(model)
+    detector.push(samples[:34567])
+    detector.reset()
+    assert detector.push(samples) + detector.flush() == all_hits(model, samples)
+
+
+def test_two_threads_sharing_a_model_equal_two_runs_one_after_the_other(model):
+    streams = [speechlike(80000, seed) for seed in (1, 2)]
+    results = [None, None]
+
+    def run(index):
+        results[index] = all_hits(model, streams[index], [160] * 400)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [all_hits(model, stream) for stream in streams]
+
+
+def test_detect_takes_any_iterable_of_blocks(model, samples):
+    assert list(detect([samples[:100], samples[100:]], model)) == all_hits(model, samples)
+
+
+def test_a_threshold_for_all_or_for_one_keyword(model, samples):
+    everything = all_hits(model, samples, thresholds=1e-6)
+    assert {hit.keyword for hit in everything} == set(KEYWORDS)  # all are above it from the start, and rise
+    assert len(all_hits(model, samples, thresholds=0.9)) < len(everything)
+    silenced = all_hits(model, samples, thresholds={"alexa": 1.0})
+    assert [hit for hit in silenced if hit.keyword != "alexa"] == [
+        hit for hit in all_hits(model, samples) if hit.keyword != "alexa"
+    ]
+
+
+def test_only_the_wanted_keywords(model, samples):
+    wanted = all_hits(model, samples, keywords=["snowboy"])
+    assert wanted == [hit for hit in all_hits(model, samples) if hit.keyword == "snowboy"]
+
+
+def test_levels_are_the_last_smoothed_posteriors(model, samples):
+    detector = Detector(model)
+    detector.push(samples)
+    assert np.array_equal(detector.levels(), posteriors(samples, model)[-1])
+
+
+def test_detections_lie_within_the_audio_and_name_their_stream(model, samples):
+    for hit in all_hits(model, samples):
+        assert 0 <= hit.start < hit.end <= hit.peak <= samples.size / 16000
+        assert hit.score >= model.thresholds[hit.keyword]
+        assert hit.stream == 0
+
+
+def test_a_refused_block_changes_nothing(model, samples):
+    detector = Detector(model)
+    detector.push(samples[:20000])
+    bad = samples[20000:30000].copy()
+    bad[77] = np.nan
+    with pytest.raises(AudioError, match="NaN"):
+        detector.push(bad)
+    with pytest.raises(AudioError, match="int16 or float32"):
+        detector.push(np.zeros((10, 2), np.float32))
+    first = Detector(model).push(samples[:20000])
+    assert first + detector.push(samples[20000:]) + detector.flush() == all_hits(model, samples)
+
+
+@pytest.mark.parametrize("keywords", [["hal"], "hal"])
+def test_an_unknown_keyword_lists_the_known_ones(model, keywords):
+    with pytest.raises(ConfigError, match="unknown keyword 'hal'; the model knows: alexa, smart mirror, snowboy"):
+        Detector(model, keywords=keywords)

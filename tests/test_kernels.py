@@ -1,0 +1,162 @@
+"""Every fast path against NumPy: the SIMD kernels, the portable ones, and both as plain Python."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamkws import kernels
+from streamkws.layers import MAX_INPUTS, padded
+from streamkws.quantization import quantize
+
+PRODUCTS = {8: kernels.matvec_u8_u8, 4: kernels.matvec_u8_u4}
+
+
+def kernel_order(codes, bits):
+    """(O, I) codes as the kernel of this width reads them, padded: flat uint8."""
+    n_rows, n_codes = padded(codes.shape[0], kernels.ROW_BLOCK), padded(codes.shape[1], kernels.ROW_CODES)
+    rows = np.zeros((n_rows, n_codes), np.uint8)
+    rows[: codes.shape[0], : codes.shape[1]] = codes
+    if bits == 4:
+        halves = rows.reshape(n_rows, -1, 2, 16)
+        rows = halves[:, :, 0] | (halves[:, :, 1] << 4)
+    return np.ascontiguousarray(rows).ravel(), n_rows, n_codes
+
+
+def product(codes, x, bits, kernel=None):
+    """codes (O, I) times x (I,) by the kernel, from the middle of larger arrays."""
+    flat, n_rows, n_codes = kernel_order(codes, bits)
+    weights = np.concatenate([np.full(5, 255, np.uint8), flat])
+    vector = np.full(n_codes + 7, 255, np.uint8)
+    vector[7:] = 0
+    vector[7 : 7 + x.size] = x
+    out = np.full(n_rows + 3, -1, np.int32)
+    (kernel or PRODUCTS[bits])(weights, 5, n_rows, vector, 7, n_codes, out)
+    assert (out[n_rows:] == -1).all()
+    return out[: len(codes)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([4, 8]), st.integers(1, 70), st.integers(1, 200), st.integers(0, 2**32 - 1))
+def test_products_of_codes_are_exact(bits, n_outputs, n_inputs, seed):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**bits, (n_outputs, n_inputs)).astype(np.uint8)
+    x = rng.integers(0, 256, n_inputs).astype(np.uint8)
+    assert np.array_equal(product(codes, x, bits), codes.astype(np.int64) @ x.astype(np.int64))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_products_are_exact_with_all_extreme_codes_at_the_largest_size(bits):
+    codes = np.full((4, MAX_INPUTS), 2**bits - 1, np.uint8)
+    x = np.full(MAX_INPUTS, 255, np.uint8)
+    expected = MAX_INPUTS * 255 * (2**bits - 1)
+    assert expected < 2**31
+    assert product(codes, x, bits).tolist() == [expected] * 4
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_plain_python_of_the_portable_path_gives_the_same(bits):
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 2**bits, (5, 40)).astype(np.uint8)
+    x = rng.integers(0, 256, 40).astype(np.uint8)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import numpy as np, test_kernels as t; from streamkws import kernels;"
+        "assert not kernels.AVX2;"
+        f"rng = np.random.default_rng({bits});"
+        f"codes = rng.integers(0, {2**bits}, (5, 40)).astype(np.uint8);"
+        "x = rng.integers(0, 256, 40).astype(np.uint8);"
+        f"print(t.product(codes, x, {bits}).tolist())"
+    )
+    result = run_python(script, NUMBA_DISABLE_JIT="1")
+    assert result == str((codes.astype(np.int64) @ x.astype(np.int64)).tolist())
+
+
+def test_the_portable_path_compiled_for_a_cpu_without_avx2_gives_the_same(tmp_path):
+    rng = np.random.default_rng(3)
+    codes8 = rng.integers(0, 256, (13, 97)).astype(np.uint8)
+    x = rng.integers(0, 256, 97).astype(np.uint8)
+    np.savez(tmp_path / "codes.npz", codes8=codes8, x=x)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import numpy as np, test_kernels as t; from streamkws import kernels;"
+        "assert not kernels.AVX2;"
+        f"a = np.load({str(tmp_path / 'codes.npz')!r});"
+        "print([t.product(a['codes8'] & np.uint8(2**b - 1), a['x'], b).tolist() for b in (4, 8)])"
+    )
+    result = run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+    wide = x.astype(np.int64)
+    assert result == str([((codes8 & np.uint8(2**b - 1)).astype(np.int64) @ wide).tolist() for b in (4, 8)])
+
+
+def run_python(script, **environment):
+    """What the script prints in a Python of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(__file__)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+finite = st.floats(-(2.0**123), 2.0**123, width=32)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.lists(finite, min_size=1, max_size=80),
+        st.lists(st.sampled_from([-0.0, 0.0, 0.5, 1.0, -2.5, 1e-44]), min_size=1, max_size=40),
+    ),
+    st.sampled_from([2, 3, 4, 5, 6, 8]),
+)
+def test_quantize_vector_gives_numpys_codes_bit_for_bit(values, bits):
+    v = np.array(values, np.float32)
+    codes, ranges, sums = np.full(v.size, 77, np.uint8), np.zeros((3, 2), np.float32), np.zeros(3, np.int32)
+    kernels.quantize_vector(v, np.float32(2**bits - 1), codes, ranges, sums, 1)
+    expected = quantize(v, bits)
+    assert np.array_equal(codes, expected.codes)
+    assert ranges[1].tolist() == [expected.lo, expected.step]
+    assert sums.tolist() == [0, expected.codes.sum(), 0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 70), st.integers(1, 130), st.integers(0, 2**32 - 1))
+def test_float_products_equal_numpys(n_outputs, n_inputs, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((n_outputs, n_inputs)).astype(np.float32)
+    x = rng.standard_normal(n_inputs).astype(np.float32)
+    start = rng.standard_normal(n_outputs).astype(np.float32)
+    out = start.copy()
+    kernels.add_matvec_f32(weights.ravel(), 0, n_outputs, x, 0, n_inputs, out)
+    np.testing.assert_allclose(out, start + weights @ x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("fft_samples", [4, 8, 16, 64, 128, 256, 512, 1024, 2048])
+def test_power_spectrum_equals_numpys(fft_samples):
+    rng = np.random.default_rng(fft_samples)
+    n = fft_samples - fft_samples // 5
+    samples, window = rng.standard_normal(n), rng.uniform(0.1, 1, n)
+    angle = 2 * np.pi * np.arange(fft_samples // 2) / fft_samples
+    twiddles = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
+    power = np.empty(fft_samples // 2 + 1)
+    kernels.power_spectrum(window, twiddles, samples, np.ones((2, 2, fft_samples // 2)), power)
+    expected = np.abs(np.fft.rfft(samples * window, fft_samples)) ** 2 / fft_samples
+    np.testing.assert_allclose(power, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
+    locked = tmp_path / "locked"
+    locked.write_text("a file where the cache folder should be")
+    script = (
+        "import numpy as np; from streamkws import FrontEnd;"
+        "print(FrontEnd().push(np.zeros(400, np.float32)).shape)"
+    )
+    assert run_python(script, NUMBA_CACHE_DIR=str(locked / "cache")) == "(1, 26)"

@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import random_model, speechlike
+from safetensors.numpy import load_file, save_file
+
+from streamkws import ModelFileError, load_model, posteriors, save_model
+from streamkws.model_file import model_path, shipped_models
+
+
+@pytest.mark.parametrize("widths", [None, (8, 8), (4, 8), (3, 8), (5, 8)])
+def test_a_model_comes_back_as_it_was(widths, tmp_path):
+    model = random_model() if widths is None else random_model().quantize(*widths)
+    path = save_model(model, tmp_path / "m.safetensors")
+    again = load_model(path)
+    assert again.config == model.config
+    samples = speechlike(20000)
+    assert np.array_equal(posteriors(samples, again), posteriors(samples, model))
+    assert save_model(again, tmp_path / "n.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_shipped_models_load_by_name():
+    for name in shipped_models():
+        assert load_model(name).name == name
+    if shipped_models():
+        assert load_model("wakewords").name == "wakewords.w4a8"
+        assert model_path("wakewords.f32").name == "wakewords.f32.safetensors"
+
+
+def test_an_unknown_name_lists_the_shipped_ones():
+    with pytest.raises(ModelFileError, match="unknown model 'nonesuch': neither a file nor a shipped model; shipped: "):
+        load_model("nonesuch")
+
+
+def header_of(path):
+    """The streamkws entry of a file's metadata."""
+    data = path.read_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert list(metadata) == ["streamkws"]
+    return json.loads(metadata["streamkws"])
+
+
+def edited(tmp_path, tensors=None, drop=(), header=None, config=None):
+    """A file of the random w4a8 model with some tensors, settings or the whole header changed."""
+    good = save_model(random_model().quantize(4, 8), tmp_path / "good.safetensors")
+    contents = {k: v for k, v in {**load_file(good), **(tensors or {})}.items() if k not in drop}
+    if header is None:
+        old = header_of(good)
+        header = json.dumps({**old, "config": {**old["config"], **(config or {})}})
+    bad = tmp_path / "bad.safetensors"
+    save_file(contents, bad, {"streamkws": header})
+    return bad
+
+
+def test_a_missing_file_is_said(tmp_path):
+    with pytest.raises(ModelFileError, match="no such model file"):
+        load_model(tmp_path / "none.safetensors")
+
+
+def test_a_directory_is_said(tmp_path):
+    with pytest.raises(ModelFileError, match="expected a model file, got a directory"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100, b"RIFF____WAVE"])
+def test_a_file_that_is_no_safetensors_is_said(content, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged, truncated or not a safetensors file"):
+        load_model(path)
+
+
+def test_every_truncation_is_said(tmp_path):
+    whole = save_model(random_model().quantize(4, 8), tmp_path / "m.safetensors").read_bytes()
+    for n in range(0, len(whole), len(whole) // 23):
+        (tmp_path / "cut.safetensors").write_bytes(whole[:n])
+        with pytest.raises(ModelFileError, match="damaged"):
+            load_model(tmp_path / "cut.safetensors")
+
+
+def test_flipped_bytes_load_or_are_said(tmp_path):
+    """No damage may raise anything but ModelFileError."""
+    whole = bytearray(save_model(random_model().quantize(4, 8), tmp_path / "m.safetensors").read_bytes())
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[rng.integers(0, min(5000, len(whole)))] ^= 1 << rng.integers(0, 8)
+        (tmp_path / "d.safetensors").write_bytes(damaged)
+        try:
+            load_model(tmp_path / "d.safetensors")
+        except ModelFileError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_foreign_file_is_said(tmp_path):
+    save_file({"x": np.zeros(3)}, tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match="expected a streamkws model, got a safetensors file of another kind"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_newer_file_is_said(tmp_path):
+    with pytest.raises(ModelFileError, match="of version 1 or older, got version 7: update streamkws"):
+        load_model(edited(tmp_path, header='{"version": 7}'))
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ("{", "damaged model file: Expecting property name"),
+        ("[1]", "damaged model file: expected a version number, got None"),
+        ('{"version": "x"}', "damaged model file: expected a version number, got 'x'"),
+        ('{"version": 1}', "expected a configuration object, got NoneType"),
+        ('{"version": 1, "config": {}}', "expected a list of layers in the configuration"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_damaged_header_is_said(header, text, tmp_path):
+    with pytest.raises(ModelFileError, match=text):
+        load_model(edited(tmp_path, header=header))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"surprise": 1}, "expected the settings .* in ModelConfig, got"),
+        ({"frontend": 3}, "expected the settings .* in FrontEndConfig, got int"),
+        ({"frame_stride": "two"}, "wrong type of a setting in ModelConfig"),
+        ({"keywords": ["a", "b"]}, "expected 2 outputs of the last layer for 2 keywords with sigmoid, got 3"),
+        ({"keywords": 5}, "expected a list of keywords, got 5"),
+    ],
+)
+def test_settings_that_do_not_fit_are_said(changes, text, tmp_path):
+    with pytest.raises(ModelFileError, match=text):
+        load_model(edited(tmp_path, config=changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"drop": ["layers.1.lo"]}, "expected a tensor layers.1.lo, got features, "),
+        ({"tensors": {"layers.0.bias": np.zeros(3, np.float32)}}, r"expected layers.0.bias of shape \(24,\) float32"),
+        ({"tensors": {"layers.0.bias": np.zeros(24)}}, r"got \(24,\) float64"),
+        ({"tensors": {"layers.0.bias": np.full(24, np.nan, np.float32)}}, "expected finite weights"),
+        ({"tensors": {"frontend.mel_limits": np.full((20, 2), 999, np.int32)}}, "expected mel filters within the spec"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_said(changes, text, tmp_path):
+    with pytest.raises(ModelFileError, match=text):
+        load_model(edited(tmp_path, **changes))
+
+
+def test_codes_beyond_their_width_are_said(tmp_path):
+    path = save_model(random_model().quantize(3, 8), tmp_path / "w3.safetensors")
+    tensors = load_file(path)
+    header = json.dumps(header_of(path))
+    tensors["layers.0.codes"][0] = 0xFF
+    save_file(tensors, path, {"streamkws": header})
+    with pytest.raises(ModelFileError, match=r"expected layers\.0\.codes below 8, got 15"):
+        load_model(path)
