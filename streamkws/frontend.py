@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws import kernels
-from streamkws.audio import valid_samples
+from streamkws.audio import as_float, valid_samples
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ class FrontEnd:
         Returns (T, F) float32.
         Raises AudioError for another dtype, shape or a non-finite sample.
         """
-        checked = valid_samples(samples)
-        block = np.asarray(checked, np.float32)
-        if checked.dtype == np.int16:
-            block = block / np.float32(32768)
+        block = as_float(valid_samples(samples))
         n_samples = int(self.state.n_samples[0]) + block.size
         n_frames = max(0, (n_samples - self.config.window_samples) // self.config.hop_samples + 1)
         frames = np.empty((n_frames + 1, self.config.n_mels), np.float32)  # room for one more, so that all are taken

@@ -312,6 +312,7 @@ class TestDetect:
         monkeypatch.setattr(os, "walk", walk)
         assert run("detect", str(tmp_path)) == (1, "", f"streamkws: {tmp_path}: Permission denied\n")
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="POSIX shell")
     def test_closed_streams(self, model_path: str, audio: Any) -> None:
         command = f'"{sys.executable}" -m streamkws detect --model "{model_path}" "{audio("a.wav", "low tone")}"'
         for arguments in (">&-", "missing.wav 2>&-"):

@@ -349,15 +349,19 @@ def format_table(evaluations: Sequence[Evaluation]) -> str:
         ).rstrip()
         for row in rows
     ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
+    lines.insert(2, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, "", *_remarks(evaluations)])
 
 
 def format_markdown(evaluations: Sequence[Evaluation]) -> str:
     """Lay evaluations of several models side by side as a Markdown table, with what the figures mean below."""
-    rows = _rows(evaluations)
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("---" if column < 2 else "---:" for column in range(len(rows[0]))) + "|")
+    groups, names, *rows = _rows(evaluations)
+    headings, group = [], ""
+    for column, name in enumerate(names):
+        group = groups[column] or group
+        headings.append(f"{group} {name}".strip())
+    lines = ["| " + " | ".join(row) + " |" for row in (headings, *rows)]
+    lines.insert(1, "|" + "|".join("---" if column < 2 else "---:" for column in range(len(names))) + "|")
     return "\n".join([*lines, "", *(f"- {remark}" for remark in _remarks(evaluations))])
 
 
@@ -453,12 +457,13 @@ class Timeline:
     complete what the end of the stream completes and to be as new when the next begins. One run over a timeline so
     gives what a fresh smoother gives on each stream, and the steps where the rule can only rest need not be run.
 
-    smoothed: (S, K) float32. streams, steps: (S,) the stream each step is of (-1: silence), and its number there.
+    smoothed: (S, K) float32. highest: (S,) its maximum over the keywords. streams, steps: (S,) the stream each step is of (-1: silence), and its number there.
     rest_steps: steps below the threshold after which the rule is as new.
     """
 
     model: Model
     smoothed: Posteriors
+    highest: Posteriors
     streams: npt.NDArray[np.int64]
     steps: npt.NDArray[np.int64]
     rest_steps: int
@@ -476,7 +481,8 @@ class Timeline:
             rows += [smoother.smooth(raw), silence]
             streams += [np.full(len(raw), stream), np.full(rest_steps, -1)]
             steps += [np.arange(len(raw)), np.arange(rest_steps)]
-        return cls(model, np.concatenate(rows), np.concatenate(streams), np.concatenate(steps), rest_steps)
+        smoothed = np.concatenate(rows)
+        return cls(model, smoothed, smoothed.max(axis=1), np.concatenate(streams), np.concatenate(steps), rest_steps)
 
     def detect(self, threshold: float) -> list[tuple[int, int, float]]:
         """Run the decision rule with one threshold for all keywords.
@@ -484,10 +490,10 @@ class Timeline:
         Returns (stream, keyword, peak in seconds of its stream) of each detection.
         """
         config = self.model.config
-        reached = np.flatnonzero((self.smoothed >= np.float32(threshold)).any(axis=1))
+        reached = np.flatnonzero(self.highest >= np.float32(threshold))
         wake = np.zeros(len(self.smoothed) + self.rest_steps + 1, dtype=np.int64)
-        np.add.at(wake, reached, 1)
-        np.add.at(wake, reached + self.rest_steps + 1, -1)
+        wake[reached] += 1
+        wake[reached + self.rest_steps + 1] -= 1
         awake = np.flatnonzero(np.cumsum(wake[: len(self.smoothed)]))
 
         smoother = PosteriorSmoother(
@@ -563,20 +569,16 @@ def _figures(
 
 
 def _rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """The table's cells, first row the headings: a group of rows per keyword, a row per model in each."""
+    """The table's cells, two rows of headings first: a group of rows per keyword, a row per model in each."""
     conditions = list(dict.fromkeys(condition for evaluation in evaluations for condition in evaluation.conditions))
     target = f"@{TABLE_TARGET_FA_PER_H:g} FA/h"
+    misses = [f"miss {condition}" for condition in conditions]
+    rates = [f"FA/h {condition}" for condition in conditions]
+    headings = {"": ["keyword", "model"], target: ["threshold", *misses]}
+    headings |= {"own": ["threshold", *misses, *rates], "DET area": conditions}
     rows = [
-        [
-            "keyword",
-            "model",
-            f"threshold {target}",
-            *(f"miss {condition} {target}" for condition in conditions),
-            "own threshold",
-            *(f"miss {condition}" for condition in conditions),
-            *(f"FA/h {condition}" for condition in conditions),
-            *(f"DET area {condition}" for condition in conditions),
-        ]
+        [group if first else "" for group, names in headings.items() for first in (True, *[False] * (len(names) - 1))],
+        [name for names in headings.values() for name in names],
     ]
     keywords = dict.fromkeys(keyword for evaluation in evaluations for keyword in evaluation.keywords)
     for keyword in keywords:

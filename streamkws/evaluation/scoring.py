@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -339,9 +340,7 @@ class NoiseBank:
         for _ in range(NOISE_DRAWS):
             source = self.stretches[random.integers(len(self.stretches))]
             start = int(random.integers(max(1, len(source) - n_samples + 1)))
-            noise: Samples = source[start : start + n_samples]
-            if len(noise) < n_samples:
-                noise = np.resize(source, n_samples)
+            noise: Samples = np.resize(source[start : start + n_samples], n_samples)
             if max_frame_energy(noise) > 0:
                 return noise
         return np.zeros(n_samples, dtype=np.float32)
@@ -371,7 +370,8 @@ def mix(speech: Samples, noise: Samples, snr_db: float) -> Samples:
         return speech
     scale = np.sqrt(speech_energy / (noise_energy * 10 ** (snr_db / 10)))
     mixed = speech.astype(np.float64) + scale * noise
-    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+    mixed /= max(1.0, float(np.abs(mixed).max()))
+    return mixed.astype(np.float32)
 
 
 class _Ears:
@@ -389,14 +389,16 @@ class _Ears:
             states.append((m, model.new_state()))
 
     def listen(self, samples: Samples) -> list[Posteriors]:
-        """Return the posteriors (S, K) of each model, every one starting afresh."""
+        """Return the posteriors (S, K) of each model, every one starting afresh, each model in a thread of its own."""
         posteriors: list[Posteriors] = [np.empty((0, 0), dtype=np.float32)] * self._n_models
         for front_end, states in self._groups:
             front_end.reset()
             frames = front_end.push(samples)
-            for m, state in states:
+            for _, state in states:
                 state.reset()
-                posteriors[m] = np.array(state.push(frames), dtype=np.float32)
+            with ThreadPoolExecutor(len(states)) as pool:
+                for m, heard in [(m, pool.submit(state.push, frames)) for m, state in states]:
+                    posteriors[m] = np.array(heard.result(), dtype=np.float32)
         return posteriors
 
 

@@ -1,0 +1,192 @@
+"""Examples from a synthesized corpus: balanced, labelled, and the same for the same number."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from synthetic_corpus import KEYWORDS, write_part
+
+from streamkws.errors import AudioError, ConfigError
+from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.training import dataset
+from streamkws.training.augment import AugmentConfig
+from streamkws.training.dataset import DataConfig, ExampleMaker
+
+FRONTEND = FrontEndConfig(n_mels=20, window="hann", energy_floor=1e-9)
+DATA = DataConfig(
+    negatives={"speech": 1.0, "words": 1.0, "hiss": 0.5},
+    impulse_responses="rooms",
+    noise=("hiss",),
+    auxiliary=("words",),
+)
+PLAIN = AugmentConfig(
+    speed_share=0, n_vtlp=1, room_share=0, equalizer_share=0, bandlimit_share=0, noise_share=0, peak_min_db=-6,
+    peak_max_db=-6, overdrive_share=0, context_share=0,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus") / "train"
+    write_part(root, 1)
+    return root
+
+
+def maker(part, data=DATA, augmentation=None, seed=1):
+    return ExampleMaker(part, KEYWORDS, data, augmentation or AugmentConfig(), FRONTEND, seed)
+
+
+@pytest.fixture(scope="module")
+def examples(part):
+    one = maker(part)
+    return [one.make(index) for index in range(150)]
+
+
+def test_examples_have_their_shapes(examples):
+    for example in examples:
+        assert example.features.shape == (208, 20) and example.features.dtype == np.float32
+        assert np.isfinite(example.features).all()
+        assert example.targets.shape == example.onset.shape == example.first.shape == (5,)
+        assert set(example.targets) <= {-1, 0, 1}
+        assert (example.onset <= example.first).all() and (example.first < 200).all()
+
+
+def test_examples_are_mixed_as_asked(examples):
+    targets = np.stack([example.targets for example in examples])
+    assert 0.38 < (targets[:, :2] == 1).any(1).mean() < 0.62
+    assert (targets[:, :2] == 1).sum(1).max() == 1
+    assert (targets[:, 2:] == 1).any() and (targets[:, 2:] == -1).any()
+
+
+def test_an_example_depends_on_its_number_and_the_seed_alone(part, examples):
+    again = maker(part)
+    for index in (7, 3, 100):
+        np.testing.assert_array_equal(again.make(index).features, examples[index].features)
+        np.testing.assert_array_equal(again.make(index).targets, examples[index].targets)
+    assert not np.array_equal(maker(part, seed=2).make(7).features, examples[7].features)
+
+
+def test_a_keyword_lies_inside_and_its_region_is_where_its_energy_is(part):
+    one = maker(part, replace(DATA, keyword_share=0.99, partial_share=0.0), PLAIN)
+    inside = 0
+    for index in range(40):
+        example = one.make(index)
+        present = np.flatnonzero(example.targets[:2] == 1)
+        if present.size == 0:
+            continue
+        inside += 1
+        onset, middle = int(example.onset[present[0]]), int(example.first[present[0]])
+        end = 2 * middle - onset
+        assert onset >= 8 and end <= 208 - 8 - 28
+        loud = np.flatnonzero(example.features.max(1) > example.features.max() - 4)
+        assert onset - 5 <= loud.min() and loud.max() <= end + 5
+    assert inside > 35
+
+
+def test_part_of_a_keyword_is_no_keyword(part):
+    one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.99), PLAIN)
+    examples = [one.make(index) for index in range(30)]
+    assert not any((example.targets[:2] != 0).any() for example in examples)
+    lengths = [np.sum(example.features.max(1) > example.features.max() - 4) for example in examples]
+    assert np.median(lengths) < 36  # of some 60 frames
+
+
+def test_noise_is_heard(part):
+    quiet = maker(part, augmentation=PLAIN)
+    noisy = maker(part, augmentation=replace(PLAIN, noise_share=1.0, snr_min_db=0, snr_max_db=0))
+    for index in range(5):
+        floors = [np.percentile(one.make(index).features, 10) for one in (quiet, noisy)]
+        assert floors[1] > floors[0]
+
+
+def test_durations_are_those_of_the_words(part):
+    durations = maker(part).durations_s()
+    assert durations.keys() == set(KEYWORDS)
+    assert all(0.5 < value < 0.75 for value in durations.values())
+
+
+def test_unknown_speakers_count_one_each(part):
+    folder = part / "wakewords" / "down"
+    soundfile.write(folder / "p002.flac", soundfile.read(folder / "p001.flac")[0], 16000)
+    try:
+        assert sorted(len(clips) for clips in maker(part).by_speaker[1]) == [1, 1, 1, 2]
+    finally:
+        (folder / "p002.flac").unlink()
+
+
+def test_labels_and_kinds_of_sets(part):
+    assert dataset.auxiliary_labels(part, ("words",)) == ("words/high", "words/low", "words/mid")
+    assert dataset.read_segments(part / "words").single_words
+    assert not dataset.read_segments(part / "speech").single_words
+
+
+def test_producer_hands_out_numbered_blocks(part):
+    class Stop(BaseException):
+        pass
+
+    class Queue(list):
+        def put(self, message, timeout):
+            self.append(message)
+            if len(self) == 3:
+                raise Stop
+
+    queue = Queue()
+    config = dataset.ProducerConfig(str(part), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, first=4, block=3)
+    with pytest.raises(Stop):
+        dataset.produce(config, queue)
+    assert [name for name, _ in queue] == ["ready", "block", "block"]
+    np.testing.assert_array_equal(queue[2][1][0][1], maker(part).make(8).features)
+
+
+def test_producer_reports_what_went_wrong(tmp_path):
+    queue = type("Queue", (list,), {"put": lambda self, message, timeout: self.append(message)})()
+    dataset.produce(dataset.ProducerConfig(str(tmp_path), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, 0, 3), queue)
+    ((name, text),) = queue
+    assert name == "error" and text.startswith("ConfigError: expected recordings of 'go up' in ")
+
+
+def test_unusable_files_are_named(tmp_path):
+    wrong = tmp_path / "stereo.wav"
+    soundfile.write(wrong, np.zeros((100, 2)), 44100)
+    with pytest.raises(AudioError, match="expected mono 16000 Hz, got 2 channels at 44100 Hz: .*stereo.wav"):
+        dataset.read_audio(wrong)
+    text = tmp_path / "text.wav"
+    text.write_text("no audio")
+    with pytest.raises(AudioError, match="cannot read .*text.wav"):
+        dataset.read_audio(text)
+    with pytest.raises(ConfigError, match="expected a set of long files with .*segments.csv, found no such file"):
+        dataset.read_segments(tmp_path)
+
+
+def test_segments_beyond_their_file(part, tmp_path):
+    soundfile.write(tmp_path / "a.flac", np.zeros(1000), 16000)
+    (tmp_path / "segments.csv").write_text("file,start,end,label,speaker,source\na.flac,0,5000,x,,\n")
+    with pytest.raises(AudioError, match=r"expected segment 0\.\.5000 inside .*a.flac, which has 1000 samples"):
+        dataset.read_segments(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"negatives": {}}, "expected data.negatives to give sets a share"),
+        ({"crop_s": 3.0}, "expected data.crop_s in 0.5..2.0 seconds, got 3.0"),
+        ({"keyword_share": 0.95}, "keyword_share . data.partial_share below 1"),
+        ({"word_pair_share": 2.0}, "expected data.word_pair_share in 0..1, got 2.0"),
+        ({"min_tail_s": 1.5}, "expected data.min_tail_s from 0 to half of crop_s, got 1.5"),
+    ],
+)
+def test_settings_out_of_range(settings, text):
+    with pytest.raises(ConfigError, match=text):
+        replace(DATA, **settings)
+
+
+def test_features_are_the_runtimes_own(part):
+    one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.0, negatives={"speech": 1.0}), PLAIN)
+    heard = []
+    push = FrontEnd.push
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FrontEnd, "push", lambda self, samples: heard.append(samples) or push(self, samples))
+        example = one.make(0)
+    assert heard[0].dtype == np.int16 and np.abs(heard[0]).max() == pytest.approx(32767 * 10 ** (-6 / 20), rel=0.02)
+    np.testing.assert_array_equal(example.features, FrontEnd(FRONTEND).push(heard[0])[:208])
