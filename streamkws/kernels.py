@@ -25,6 +25,8 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+FIRST = np.int64(0)
+"""An index that numba does not specialize on, as it would on the literal 0."""
 Records = Any
 """A numpy.recarray of LAYER or EVENT."""
 
@@ -396,7 +398,7 @@ def next_frame(tables: FrontEndTables, state: FrontEndState, samples: F32, start
 def push_samples(tables: FrontEndTables, state: FrontEndState, samples: F32, frames: F32) -> int:
     """Feed samples and write the frames they complete. frames: (> T, F) float32, one row more. Returns T."""
     n_frames = 0
-    start = next_frame(tables, state, samples, 0, frames[0])
+    start = next_frame(tables, state, samples, FIRST, frames[0])
     while start >= 0:
         n_frames += 1
         start = next_frame(tables, state, samples, start, frames[n_frames])
@@ -484,7 +486,9 @@ def push_vector(network: Network, state: NetworkState, index: int) -> None:
     state.newest[index] = slot
     if layer.weight_bits == 32:
         start = layer.ring + slot * layer.n_inputs
-        state.floats[start : start + layer.n_inputs] = state.values[: layer.n_inputs]
+        x = state.floats[start : start + layer.n_inputs]
+        for i in range(layer.n_inputs):
+            x[i] = state.values[i]
     else:
         start = layer.ring + slot * layer.n_codes
         codes = state.codes[start : start + layer.n_inputs]
@@ -552,7 +556,7 @@ def push_features(network: Network, state: NetworkState, frame: F32) -> None:
     """Normalize a log-mel frame and put it into the first layer's ring. frame: (F,) float32."""
     for f in range(frame.size):
         state.values[f] = (frame[f] - network.features[0, f]) * network.features[1, f]
-    push_vector(network, state, 0)
+    push_vector(network, state, FIRST)
 
 
 @_compiled()
@@ -570,7 +574,7 @@ def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
     values, n = state.values, last.n_outputs
     if last.weight_bits != 32:
         levels = network.levels[n_layers]
-        quantize_vector(values[:n], levels, state.output_codes, state.output_range, state.output_sum, 0)
+        quantize_vector(values[:n], levels, state.output_codes, state.output_range, state.output_sum, FIRST)
         for o in range(n):
             values[o] = state.output_range[0, 0] + state.output_range[0, 1] * np.float32(state.output_codes[o])
     if last.activation == SIGMOID:
@@ -747,7 +751,7 @@ def detect(
 
     samples: (n,) float32. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step.
     """
-    n_events, start = 0, 0
+    n_events, start = 0, FIRST
     while True:
         start = next_frame(front_end, front_end_state, samples, start, frame)
         if start < 0:

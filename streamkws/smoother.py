@@ -163,13 +163,12 @@ class PosteriorSmoother:
     def detections(self, events: npt.NDArray[Any]) -> list[Detection]:
         """The Detections that a kernel wrote as events, (n,) of kernels.EVENT."""
         hits = []
-        for event in events:
-            keyword, peak_step = int(event.keyword), int(event.peak_step)
+        for keyword, peak_step, _, score in events.tolist():  # much faster than the fields of a recarray
             end = self.clock.end_s(peak_step - self._delay_steps)
             hits.append(
                 Detection(
                     keyword=self.keywords[keyword],
-                    score=float(event.score),
+                    score=score,
                     start=max(0.0, end - self._durations_s[keyword]),
                     end=max(0.0, end),
                     peak=self.clock.end_s(peak_step),

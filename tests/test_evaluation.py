@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamkws.detector import detect
 from streamkws.errors import ConfigError
 from streamkws.evaluation import det, scoring
 from streamkws.evaluation.det import DetCurve, Figures, calibrate, evaluate, evaluate_models
 from streamkws.evaluation.scoring import NoiseBank, max_frame_energy, mix, read_corpus, score_corpus
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
-from streamkws.model import ModelConfig
+from streamkws.model import FloatWeights, Model, ModelConfig
 from streamkws.smoother import PosteriorSmoother, SmootherConfig
 
 STEP = 320
@@ -471,3 +472,35 @@ def test_arguments_that_cannot_be_used(corpus):
         score_corpus([ToyModel()], listed, (10.0,))
     with pytest.raises(ConfigError, match=r"toy\.f32: expected a front end at 16000 Hz, got 8000 Hz"):
         evaluate(ToyModel(frontend=FrontEndConfig(sample_rate=8000, high_hz=4000)), corpus)
+
+
+def test_a_real_model_is_counted_as_the_detector_hears_it(tmp_path):
+    random = np.random.default_rng(5)
+    layers = (LayerConfig(26, 16, taps=3, dilation=2), LayerConfig(16, 2, activation="sigmoid"))
+    weights = FloatWeights(
+        feature_mean=np.full(26, -8, dtype=np.float32),
+        feature_scale=np.full(26, 0.3, dtype=np.float32),
+        weights=tuple(random.normal(0, 0.5, (c.n_outputs, c.taps, c.n_inputs)).astype(np.float32) for c in layers),
+        biases=tuple(np.zeros(c.n_outputs, dtype=np.float32) for c in layers),
+    )
+    config = ModelConfig(("go", "stop now"), layers, frame_stride=2, thresholds={"go": 0.6, "stop now": 0.7})
+    models = [model := Model.from_float(config, weights), model.quantize(4, 8)]
+
+    def write_bursts(path: Path, seconds: int) -> None:
+        loudness = np.repeat(random.uniform(-80, 0, seconds * 10), 1600)
+        samples = 0.3 * 10 ** (loudness / 20) * random.uniform(-1, 1, seconds * 16000)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, samples, 16000)
+
+    write_bursts(tmp_path / "wakewords" / "go" / "a_0.wav", 2)
+    files = [tmp_path / "talk" / name for name in ("0.wav", "1.flac")]
+    for path in files:
+        write_bursts(path, 30)
+
+    for model, evaluation in zip(models, evaluate_models(models, tmp_path), strict=True):
+        hits = [hit.keyword for path in files for hit in detect(path, model)]
+        counted = {keyword: point.figures["clean"].false_accepts for keyword, point in evaluation.shipped.items()}
+        assert counted == {keyword: hits.count(keyword) for keyword in model.keywords}
+        assert len(hits) > 10
+        assert evaluation.shipped["go"].threshold == 0.6
+        assert evaluation.model == model.name

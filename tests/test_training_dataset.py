@@ -149,13 +149,13 @@ def test_producer_reports_what_went_wrong(tmp_path):
 def test_unusable_files_are_named(tmp_path):
     wrong = tmp_path / "stereo.wav"
     soundfile.write(wrong, np.zeros((100, 2)), 44100)
-    with pytest.raises(AudioError, match="expected mono 16000 Hz, got 2 channels at 44100 Hz: .*stereo.wav"):
+    with pytest.raises(AudioError, match=r"expected mono 16000 Hz, got 2 channels at 44100 Hz: .*stereo.wav"):
         dataset.read_audio(wrong)
     text = tmp_path / "text.wav"
     text.write_text("no audio")
-    with pytest.raises(AudioError, match="cannot read .*text.wav"):
+    with pytest.raises(AudioError, match=r"cannot read .*text.wav"):
         dataset.read_audio(text)
-    with pytest.raises(ConfigError, match="expected a set of long files with .*segments.csv, found no such file"):
+    with pytest.raises(ConfigError, match=r"expected a set of long files with .*segments.csv, found no such file"):
         dataset.read_segments(tmp_path)
 
 

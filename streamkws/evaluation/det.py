@@ -457,7 +457,8 @@ class Timeline:
     complete what the end of the stream completes and to be as new when the next begins. One run over a timeline so
     gives what a fresh smoother gives on each stream, and the steps where the rule can only rest need not be run.
 
-    smoothed: (S, K) float32. highest: (S,) its maximum over the keywords. streams, steps: (S,) the stream each step is of (-1: silence), and its number there.
+    smoothed: (S, K) float32. highest: (S,) float32, the highest of each step.
+    streams, steps: (S,) int64, the stream each step is of (-1: silence), and its number there.
     rest_steps: steps below the threshold after which the rule is as new.
     """
 
@@ -503,10 +504,11 @@ class Timeline:
             dict.fromkeys(self.model.keywords, threshold),
         )
         index = {keyword: k for k, keyword in enumerate(self.model.keywords)}
+        clock = config.clock
         found = []
         for detection in [*smoother.push(self.smoothed[awake]), *smoother.flush()]:
             i = awake[int(detection.peak)]
-            found.append((int(self.streams[i]), index[detection.keyword], config.clock.end_s(int(self.steps[i]))))
+            found.append((int(self.streams[i]), index[detection.keyword], clock.end_s(int(self.steps[i]))))
         return found
 
 

@@ -15,6 +15,7 @@ gets the same noise, whatever else the corpus holds and whichever model listens.
 from __future__ import annotations
 
 import csv
+import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -368,8 +369,8 @@ def mix(speech: Samples, noise: Samples, snr_db: float) -> Samples:
     speech_energy, noise_energy = max_frame_energy(speech), max_frame_energy(noise)
     if speech_energy == 0 or noise_energy == 0:
         return speech
-    scale = np.sqrt(speech_energy / (noise_energy * 10 ** (snr_db / 10)))
-    mixed = speech.astype(np.float64) + scale * noise
+    scale = math.sqrt(speech_energy / (noise_energy * 10 ** (snr_db / 10)))
+    mixed = speech.astype(np.float64) + scale * noise.astype(np.float64)
     mixed /= max(1.0, float(np.abs(mixed).max()))
     return mixed.astype(np.float32)
 

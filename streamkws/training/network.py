@@ -147,7 +147,7 @@ def config_from_json(text: str) -> ModelConfig:
 def load_network(checkpoint: str | Path) -> KeywordNetwork:
     """The network of a checkpoint (its averaged weights), ready for use.
 
-    Raises ConfigError where the file is missing or is no checkpoint.
+    Raises ConfigError where the file is missing, damaged or no checkpoint.
     """
     path = Path(checkpoint)
     if not path.is_file():
@@ -156,8 +156,6 @@ def load_network(checkpoint: str | Path) -> KeywordNetwork:
         entries = torch.load(path, map_location="cpu", weights_only=True)
         network = KeywordNetwork(config_from_json(entries["model_config"]), entries["n_auxiliary"])
         network.load_state_dict(entries["average"])
-    except ConfigError:
-        raise
     except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
-        raise ConfigError(f"expected a checkpoint of this trainer, could not read {path}: {error}") from error
+        raise ConfigError(f"expected a checkpoint of this trainer, {path} is damaged or another file") from error
     return network.eval()

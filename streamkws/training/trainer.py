@@ -341,7 +341,7 @@ def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
         entries: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         config = config_from_json(entries["model_config"])
     except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
-        raise ConfigError(f"cannot continue from {path} ({error}); --fresh starts anew") from error
+        raise ConfigError(f"cannot continue from {path}, a damaged or another file; --fresh starts anew") from error
     wanted = recipe.model.to_model_config({})
     if replace(config, durations_s={}, provenance={}) != wanted:
         raise ConfigError(f"{path} holds another network than the recipe's; --fresh starts anew")

@@ -1,0 +1,133 @@
+"""Misses and false accepts of the shipped models on a corpus; writes the README's table and the model cards.
+
+    python bench/accuracy.py --corpus DIR            prints the table (DIR as `streamkws evaluate` takes it)
+    python bench/accuracy.py --corpus DIR --write    also README.md, models/*.md and bench/accuracy.json
+
+Files as stored and weights as held in memory are measured in the same run.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from datetime import date
+from pathlib import Path
+
+from streamkws import Model, load_model, shipped_models
+from streamkws.evaluation.det import Evaluation, evaluate_models, format_markdown, format_table
+from streamkws.model_file import model_path
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTHS = ("f32", "w8a8", "w4a8")
+
+
+def machine() -> str:
+    """The CPU as the operating system names it, and the versions that matter."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0] if names else name
+    import numba
+
+    return f"{name}, Python {platform.python_version()}, numba {numba.__version__}"
+
+
+def sizes_markdown(models: list[Model]) -> str:
+    """Bytes of each model, stored and in memory, against float32."""
+    lines = [
+        "| model | parameters | file | of f32 | weights and tables stored | saved | held in memory | saved |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    full = model_path(models[0].name).stat().st_size
+    for model in models:
+        size = model_path(model.name).stat().st_size
+        saved, held = (1 - n / model.float_bytes for n in (model.stored_bytes, model.resident_bytes))
+        lines.append(
+            f"| {model.name} | {model.n_parameters:,} | {size:,} B | {size / full:.1%} | {model.stored_bytes:,} B | "
+            f"{saved:.1%} | {model.resident_bytes:,} B | {max(0, held):.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def replace_section(path: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers <!-- name --> and <!-- /name --> of a file."""
+    content = path.read_text(encoding="utf-8")
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if content.count(start) != 1 or content.count(end) != 1:
+        sys.exit(f"accuracy.py: expected one {start} and one {end} in {path.name}")
+    before, rest = content.split(start)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def card(model: Model, evaluation: Evaluation, when: str) -> str:
+    """The model card of a shipped model."""
+    c, p = model.config, model.config.provenance
+    size = model_path(model.name).stat().st_size
+    keywords = ", ".join(model.keywords)
+    thresholds = ", ".join(f"{k} {v:.4g}" for k, v in model.thresholds.items())
+    hop_ms = 1000 * c.frontend.hop_samples / c.frontend.sample_rate
+    step_ms = 1000 * c.step_samples / c.frontend.sample_rate
+    reach = c.layers[0].taps * hop_ms + sum((x.taps - 1) * x.dilation for x in c.layers[1:]) * step_ms
+    return f"""# {model.name}
+
+Keyword spotting in a stream of 16 kHz audio: {keywords}.
+
+- **Network:** {len(c.layers)} causal layers, {model.n_parameters:,} parameters, a step every {step_ms:.0f} ms, hears
+  {reach / 1000:.2f} s back. Input: {c.frontend.n_mels} log-mel bands every {hop_ms:.0f} ms.
+- **Widths:** {c.bits}. Every weight column has its own exact range, every frame's vectors theirs (README, "How it works").
+- **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored, {model.resident_bytes:,} in
+  memory; {model.float_bytes:,} in float32.
+- **Trained on:** {p.get("data", "not said")}. Recipe: `{p.get("recipe", "not said")}`.
+- **Thresholds:** {thresholds}. They were calibrated on the very negatives of dev that the false accepts below were counted
+  on, so expect more false accepts elsewhere.
+- **Licence:** {p.get("licence", "not said")}.
+
+## Intended use
+
+Waking a voice application on a device, beside other work. It is a first model, trained on a few dozen speakers of each
+word, mostly adults speaking English into close microphones: speakers unlike those are missed more often, and some speakers
+are missed on most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything about a
+person, and not for transcribing.
+
+## Figures on dev ({when})
+
+Speakers of dev are not in train, but dev was used to choose the checkpoint and the thresholds.
+
+{format_markdown([evaluation])}
+"""
+
+
+def main() -> None:
+    """Measure, print, and write where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as ../shared/corpus/dev")
+    parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
+    parser.add_argument("--write", action="store_true", help="write README.md, model cards and bench/accuracy.json")
+    arguments = parser.parse_args()
+    names = [f"{arguments.model}.{bits}" for bits in WIDTHS]
+    missing = [name for name in names if name not in shipped_models()]
+    if missing:
+        sys.exit(f"accuracy.py: no such shipped model: {', '.join(missing)}")
+    models = [load_model(name) for name in names]
+    evaluations = evaluate_models(models, arguments.corpus)
+    print(format_table(evaluations))
+    print()
+    print(sizes_markdown(models))
+    if not arguments.write:
+        return
+    when = date.today().isoformat()
+    where = f"Written by `python bench/accuracy.py --corpus <corpus>/dev --write` on {when} ({machine()})."
+    replace_section(ROOT / "README.md", "accuracy", f"{format_markdown(evaluations)}\n\n{where}")
+    replace_section(ROOT / "README.md", "sizes", sizes_markdown(models))
+    for model, evaluation in zip(models, evaluations, strict=True):
+        (ROOT / "models" / f"{model.name}.md").write_text(card(model, evaluation, when), encoding="utf-8")
+    results = {"date": when, "machine": machine(), "models": [one.to_json() for one in evaluations]}
+    for result in results["models"]:
+        result["corpus"] = Path(result["corpus"]).name
+    (ROOT / "bench" / "accuracy.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

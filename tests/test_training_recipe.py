@@ -1,0 +1,75 @@
+"""A recipe is read strictly: what is not understood is an error that names what is."""
+
+from pathlib import Path
+
+import pytest
+
+from streamkws.errors import ConfigError
+from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig, load_recipe
+
+SHIPPED = Path(__file__).parent.parent / "models" / "wakewords.toml"
+MINIMAL = """
+[model]
+keywords = ["a", "b"]
+layers = [{ outputs = 8, taps = 3 }, { outputs = 8, taps = 2, dilation = 2, residual = true }]
+[data]
+negatives = { speech = 1 }
+"""
+
+
+def read(tmp_path, text):
+    path = tmp_path / "tiny.toml"
+    path.write_text(text)
+    return load_recipe(path)
+
+
+def test_the_shipped_recipe_is_the_shipped_network():
+    recipe = load_recipe(SHIPPED)
+    config = recipe.model.to_model_config({})
+    assert recipe.name == "wakewords" and len(config.keywords) == 6
+    assert [layer.n_inputs for layer in config.layers] == [40] + [96] * 8
+    assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
+    assert set(recipe.data.noise) <= set(recipe.data.negatives)
+    assert recipe.export.bits == ((8, 8), (4, 8))
+
+
+def test_a_minimal_recipe_has_defaults(tmp_path):
+    recipe = read(tmp_path, MINIMAL)
+    assert recipe.name == "tiny"
+    assert recipe.model.layers == (HiddenLayer(8, 3), HiddenLayer(8, 2, 2, True))
+    assert recipe.data.negatives == {"speech": 1.0}
+    assert recipe.training == TrainingConfig() and recipe.export == ExportConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spped = 1\n" + MINIMAL, "unknown key 'spped' in .*tiny.toml; known: name, model, data, augment, training"),
+        (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: steps, max_minutes, batch"),
+        (MINIMAL.replace("taps = 3", "tabs = 3"), r"unknown key model.layers\[0\].tabs; known: outputs, taps"),
+        (MINIMAL.replace("outputs = 8, taps = 3", "taps = 3"), r"expected model.layers\[0\].outputs, found none"),
+        (MINIMAL.split("[data]")[0], "expected data.negatives, found none"),
+        (MINIMAL + '[training]\nsteps = "many"\n', "expected training.steps to be int, got 'many'"),
+        (MINIMAL + "[training]\nsteps = true\n", "expected training.steps to be int, got True"),
+        (MINIMAL + "[training]\nsteps = 0\n", "expected training.steps of at least 1, got 0"),
+        (MINIMAL + "[training]\nreuse = 0.5\n", "expected training.reuse of at least 1, got 0.5"),
+        (MINIMAL + "[training]\npool = 3\n", "expected training.pool >= batch, got 3 and 64"),
+        (MINIMAL + "[training]\naverage_decay = 1.0\n", "expected training.average_decay in 0..1, got 1.0"),
+        (MINIMAL + "[training]\nfocal = -1\n", "expected training.focal >= 0, got -1.0"),
+        (MINIMAL.replace('["a", "b"]', '["a", "a"]'), "expected model.keywords to name keywords, each once"),
+        (MINIMAL.replace('["a", "b"]', '"a"'), "expected model.keywords to be a list, got 'a'"),
+        ("model = 3\n", r"expected \[model\] to be a section"),
+        ("[model]\nkeywords = ['a']\nlayers = []\n", "expected at least one layer in model.layers"),
+        ("[model]\nkeywords = ['a']\nlayers = 3\n", "expected model.layers to be a list"),
+        ("[model]\nkeywords = ['a']\nlayers = [3]\n", r"expected model.layers\[0\] to be a table, got 3"),
+        ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),
+    ],
+)
+def test_wrong_recipes(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read recipe .*none.toml: No such file"):
+        load_recipe(tmp_path / "none.toml")

@@ -1,0 +1,246 @@
+"""Loss, pool and the whole way from recordings to model files, on a synthesized corpus."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic_corpus import KEYWORDS, write_part
+
+from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
+from streamkws.model_file import load_model
+from streamkws.training.augment import AugmentConfig
+from streamkws.training.export import export, quantization_error
+from streamkws.training.network import load_network
+from streamkws.training.recipe import TrainingConfig
+from streamkws.training.trainer import BLOCK, Pool, clip_losses, train
+
+RECIPE = """
+name = "chirps"
+[model]
+keywords = ["go up", "down"]
+n_mels = 20
+layers = [{ outputs = 16, taps = 5 }, { outputs = 16, taps = 3, dilation = 4, residual = true }]
+[data]
+corpus = "CORPUS"
+impulse_responses = "rooms"
+noise = ["hiss"]
+auxiliary = ["words"]
+negatives = { speech = 1, words = 1, hiss = 0.3 }
+[training]
+steps = STEPS
+batch = 16
+pool = 64
+learning_rate = 1e-2
+warmup_steps = 5
+average_decay = 0.9
+validate_steps = 40
+log_steps = 20
+[export.provenance]
+name = "chirps"
+"""
+
+
+def losses(logits, targets, onset=0, first=0, **settings):
+    """clip_losses of one example: logits (S, C), targets (C,); two keywords, the rest auxiliary."""
+    n = len(targets)
+    return clip_losses(
+        torch.tensor(logits, dtype=torch.float32)[None],
+        torch.tensor([targets], dtype=torch.int8),
+        torch.full((1, n), onset),
+        torch.full((1, n), first),
+        2,
+        TrainingConfig(**{"frame_weight": 0.0, "smoothing_steps": 2, **settings}),
+    )
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+def test_the_loss_is_that_of_the_highest_smoothed_logit():
+    logits = np.full((10, 3), -5.0)
+    logits[4, 0], logits[5, 0], logits[7, 1] = 3.0, 5.0, 1.0
+    result = losses(logits, [1, 0, -1])
+    assert result.present.item() == pytest.approx(softplus(-4.0), rel=1e-4)
+    assert result.absent.item() == pytest.approx(softplus(-2.0), rel=1e-4)
+    assert result.auxiliary.item() == 0.0
+    assert result.total.item() == pytest.approx(softplus(-4.0) + softplus(-2.0), rel=1e-4)
+
+
+def test_a_keyword_counts_from_its_middle_on_only():
+    logits = np.full((10, 2), -5.0)
+    logits[2:4, 0] = 5.0
+    assert losses(logits, [1, 0], first=3).present.item() == pytest.approx(softplus(-5.0), rel=1e-4)
+    assert losses(logits, [1, 0], first=6).present.item() == pytest.approx(softplus(5.0), rel=1e-4)
+    assert math.isfinite(losses(logits, [1, 0], first=50).present.item())
+
+
+def test_frames_before_a_keyword_and_of_negatives_are_taught_silence():
+    logits = torch.zeros(1, 10, 2, requires_grad=True)
+    targets = torch.tensor([[1, 0]], dtype=torch.int8)
+    config = TrainingConfig(frame_weight=0.1, smoothing_steps=1)
+    clip_losses(logits, targets, torch.full((1, 2), 4), torch.full((1, 2), 6), 2, config).total.backward()
+    gradient = logits.grad[0]
+    assert (gradient[:4, 0] > 0).all() and (gradient[4:6, 0] == 0).all() and gradient[6:, 0].min() < 0
+    assert (gradient[:, 1] > 0).all()
+
+
+def test_auxiliary_outputs_and_focal_emphasis():
+    logits = np.full((10, 3), -2.0)
+    assert losses(logits, [0, 0, 1], auxiliary_weight=0.5).auxiliary.item() == pytest.approx(0.5 * softplus(2.0))
+    focal = losses(logits, [0, -1, -1], focal=2.0).total.item()
+    assert focal == pytest.approx(softplus(-2.0) / (1 + math.exp(2.0)) ** 2, rel=1e-4)
+
+
+def block(first, n_frames=28):
+    """A block of examples whose features are their numbers."""
+    numbers = np.arange(first, first + BLOCK)
+    features = np.broadcast_to(numbers[:, None, None], (BLOCK, n_frames, 4)).astype(np.float32)
+    words = np.full((BLOCK, 2), 9, np.int16)
+    return features, np.ones((BLOCK, 2), np.int8), words, words + 5
+
+
+def filled_pool(step, config, augmentation):
+    pool = Pool(config, augmentation)
+    pool.n_made = pool.first(step)
+    while pool.n_made < pool.needed(step):
+        pool.add(block(pool.n_made))
+    return pool
+
+
+def test_a_batch_depends_on_the_step_alone():
+    config = TrainingConfig(batch=16, pool=96, reuse=2.0)
+    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0.0)
+    fill = np.zeros(4, np.float32)
+    going = filled_pool(0, config, augmentation)
+    for step in range(60):
+        while going.n_made < going.needed(step):
+            going.add(block(going.n_made))
+        batch = going.batch(step, fill, -20.0)
+        numbers = batch[0][:, 0, 0]
+        assert going.first(step) <= numbers.min() and numbers.max() < going.needed(step)
+    restarted = filled_pool(59, config, augmentation)
+    for mine, theirs in zip(restarted.batch(59, fill, -20.0), batch, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert batch[0].shape == (16, 20, 4)
+
+
+def test_a_batch_is_shifted_with_its_labels():
+    config, augmentation = TrainingConfig(batch=64, pool=96), AugmentConfig(n_time_masks=0, n_frequency_masks=0)
+    pool = filled_pool(0, config, augmentation)
+    pool.arrays[0][:] = np.arange(28)[None, :, None]
+    features, _, onset, first = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    shifts = 9 - onset[:, 0]
+    assert set(shifts) == set(range(9))
+    np.testing.assert_array_equal(first, onset + 5)
+    jitter = features[:, 0, 0] - shifts
+    assert np.abs(jitter).max() <= 3 * math.log(10) / 10 + 1e-3 and jitter.std() > 0.2
+
+
+def test_quantization_error_falls_with_the_bits():
+    weights = np.random.default_rng(1).standard_normal((8, 3, 32)).astype(np.float32)
+    assert 0 < quantization_error(weights, 8) < 0.01 < quantization_error(weights, 4) < 0.2
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    write_part(root / "train", 1)
+    write_part(root / "dev", 2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, corpus):
+    """A folder with a finished run of 80 steps, made in two parts."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = folder / "chirps.toml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for steps in (40, 80):
+            recipe.write_text(RECIPE.replace("CORPUS", "nowhere").replace("STEPS", str(steps)))
+            assert train(recipe, corpus=corpus).resolve() == folder / "runs" / "chirps"
+    return folder
+
+
+def test_training_learns_logs_and_continues(place):
+    run = place / "runs" / "chirps"
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = [entry["step"] for entry in entries if "loss" in entry]
+    assert steps == [20, 40, 60, 80]
+    trained = [entry["loss"] for entry in entries if "loss" in entry]
+    assert trained[-1] < 0.9 * trained[0]
+    measured = [entry for entry in entries if "miss at 0 FA" in entry]
+    assert [entry["step"] for entry in measured] == [40, 80]
+    assert measured[-1].keys() >= {"miss go up", "miss down", "miss at 0 FA"}
+    assert measured[-1]["miss at 2 FA"] <= 0.25
+    assert sorted(path.name for path in run.iterdir()) == ["best.pt", "checkpoint.pt", "log.jsonl", "recipe.toml"]
+
+
+def test_export_writes_models_that_load_and_agree(place, capsys):
+    paths = export(place / "runs" / "chirps", place / "out")
+    assert [path.name for path in paths] == [f"chirps.{bits}.safetensors" for bits in ("f32", "w8a8", "w4a8")]
+    assert "layer 0  16x5x20  error 8 bits" in capsys.readouterr().out
+    models = [load_model(path) for path in paths]
+    network = load_network(place / "runs" / "chirps" / "checkpoint.pt")
+    frames = (np.random.default_rng(1).standard_normal((60, 20)) * 3 - 10).astype(np.float32)
+    with torch.no_grad():
+        wanted = torch.sigmoid(network(torch.from_numpy(frames)[None])[0, :, :2]).numpy()
+    np.testing.assert_allclose(models[0].new_state().push(frames), wanted, atol=1e-4)
+    np.testing.assert_allclose(models[1].new_state().push(frames), wanted, atol=0.1)
+    assert models[0].keywords == KEYWORDS
+    assert models[0].config.durations_s.keys() == set(KEYWORDS)
+    assert models[0].config.provenance["name"] == "chirps"
+    assert export(place / "runs" / "chirps" / "best.pt", place / "best")[0].exists()
+
+
+def test_another_network_does_not_continue_a_run(place, corpus, monkeypatch):
+    monkeypatch.chdir(place)
+    recipe = place / "other.toml"
+    text = RECIPE.replace("STEPS", "90")
+    recipe.write_text(text.replace("outputs = 16, taps = 5", "outputs = 16, taps = 4"))
+    with pytest.raises(ConfigError, match="holds another network than the recipe's; --fresh starts anew"):
+        train(recipe, corpus=corpus)
+    recipe.write_text(text.replace('["words"]', "[]"))
+    with pytest.raises(ConfigError, match="has other auxiliary outputs than the recipe's; --fresh starts anew"):
+        train(recipe, corpus=corpus)
+
+
+def test_a_damaged_checkpoint_and_a_missing_corpus(tmp_path, corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "chirps.toml"
+    recipe.write_text(RECIPE.replace("STEPS", "1"))
+    with pytest.raises(ConfigError, match="expected a corpus folder CORPUS/train, found none"):
+        train(recipe)
+    (tmp_path / "runs" / "chirps").mkdir(parents=True)
+    (tmp_path / "runs" / "chirps" / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(
+        ConfigError, match=r"cannot continue from .*checkpoint.pt, a damaged or another file; --fresh starts anew"
+    ):
+        train(recipe, corpus=corpus)
+
+
+def test_a_failing_producer_ends_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_part(tmp_path / "corpus" / "train", 1)
+    (tmp_path / "corpus" / "dev").mkdir()
+    (tmp_path / "corpus" / "train" / "wakewords" / "down" / "000_a.flac").write_bytes(b"fLaC damaged")
+    recipe = tmp_path / "chirps.toml"
+    recipe.write_text(RECIPE.replace("STEPS", "5").replace("validate_steps = 40", "validate_steps = 0"))
+    with pytest.raises(StreamKwsError, match=r"making examples failed: AudioError: cannot read .*000_a.flac"):
+        train(recipe, corpus=tmp_path / "corpus")
+
+
+def test_without_torch_the_install_command_is_named(monkeypatch):
+    import importlib
+    import importlib.util
+
+    import streamkws.training
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'training needs PyTorch: pip install "streamkws\[train\]"'):
+        importlib.reload(streamkws.training)
+    monkeypatch.undo()
+    importlib.reload(streamkws.training)
