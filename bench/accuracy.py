@@ -26,8 +26,8 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0] if names else name
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        name = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), name)
     import numba
 
     return f"{name}, Python {platform.python_version()}, numba {numba.__version__}"
@@ -66,6 +66,7 @@ def card(model: Model, evaluation: Evaluation, when: str) -> str:
     c, p = model.config, model.config.provenance
     size = model_path(model.name).stat().st_size
     keywords = ", ".join(model.keywords)
+    widths = "" if c.bits == "f32" else "; every weight column and every frame's vectors have their own exact range"
     thresholds = ", ".join(f"{k} {v:.4g}" for k, v in model.thresholds.items())
     hop_ms = 1000 * c.frontend.hop_samples / c.frontend.sample_rate
     step_ms = 1000 * c.step_samples / c.frontend.sample_rate
@@ -76,20 +77,20 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 
 - **Network:** {len(c.layers)} causal layers, {model.n_parameters:,} parameters, a step every {step_ms:.0f} ms, hears
   {reach / 1000:.2f} s back. Input: {c.frontend.n_mels} log-mel bands every {hop_ms:.0f} ms.
-- **Widths:** {c.bits}. Every weight column has its own exact range, every frame's vectors theirs (README, "How it works").
-- **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored, {model.resident_bytes:,} in
-  memory; {model.float_bytes:,} in float32.
+- **Widths:** {c.bits}{widths}.
+- **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored,
+  {model.resident_bytes:,} in memory; {model.float_bytes:,} in float32.
 - **Trained on:** {p.get("data", "not said")}. Recipe: `{p.get("recipe", "not said")}`.
-- **Thresholds:** {thresholds}. They were calibrated on the very negatives of dev that the false accepts below were counted
-  on, so expect more false accepts elsewhere.
+- **Thresholds:** {thresholds}. They were calibrated on the very negatives of dev that the false accepts below were
+  counted on, so expect more false accepts elsewhere.
 - **Licence:** {p.get("licence", "not said")}.
 
 ## Intended use
 
 Waking a voice application on a device, beside other work. It is a first model, trained on a few dozen speakers of each
-word, mostly adults speaking English into close microphones: speakers unlike those are missed more often, and some speakers
-are missed on most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything about a
-person, and not for transcribing.
+word, mostly adults speaking English into close microphones: speakers unlike those are missed more often, and some on
+most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything about a person, and
+not for transcribing.
 
 ## Figures on dev ({when})
 

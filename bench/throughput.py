@@ -72,9 +72,10 @@ def main() -> None:
         f"| yardstick: soundfile and logfbank alone | {seconds / yardstick:.0f} | {1e4 * yardstick / seconds:.1f} | 1 |"
     )
     where = (
-        f"{len(paths)} recordings, {seconds / 60:.1f} min of audio, opened, decoded and searched one after the other, on "
-        f"one pinned core, start-up aside. Written by `python bench/throughput.py --recordings <corpus>/dev/wakewords "
-        f"--write` on {date.today().isoformat()} ({machine()})."
+        f"{len(paths)} recordings, {seconds / 60:.1f} min of audio, opened, decoded and searched one after the other, "
+        "on one pinned core, start-up aside. Written by "
+        "`python bench/throughput.py --recordings <corpus>/dev/wakewords --write` on "
+        f"{date.today().isoformat()} ({machine()})."
     )
     text = "\n".join(rows) + "\n\n" + where
     print(text)

@@ -625,7 +625,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     run_folder = train(arguments.config, corpus=arguments.corpus, fresh=arguments.fresh)
     if arguments.export:
-        for path in export(run_folder, arguments.export):
+        for path in export(run_folder, arguments.export, corpus=arguments.corpus):
             print(path)
     return 0
 

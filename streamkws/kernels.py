@@ -25,7 +25,7 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
-FIRST = np.int64(0)
+FIRST: Any = np.int64(0)
 """An index that numba does not specialize on, as it would on the literal 0."""
 Records = Any
 """A numpy.recarray of LAYER or EVENT."""

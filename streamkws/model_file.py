@@ -54,9 +54,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
         else:
             tensors[f"{name}.weights"] = layer.weights
     header = json.dumps({"version": VERSION, "config": asdict(model.config)}, separators=(",", ":"))
-    data = save(
-        {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {FORMAT: header}
-    )
+    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {FORMAT: header})
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(data)
     os.replace(temporary, path)
@@ -138,9 +136,7 @@ def _model(config: ModelConfig, tensors: dict[str, npt.NDArray[Any]]) -> Model:
         if tensor is None:
             raise ConfigError(f"expected a tensor {name}, got {', '.join(sorted(tensors))}")
         if tensor.dtype != dtype or (shape != (-1,) and tensor.shape != shape) or tensor.ndim != len(shape):
-            raise ConfigError(
-                f"expected {name} of shape {shape} {np.dtype(dtype)}, got {tensor.shape} {tensor.dtype}"
-            )
+            raise ConfigError(f"expected {name} of shape {shape} {np.dtype(dtype)}, got {tensor.shape} {tensor.dtype}")
         return tensor
 
     layers = []

@@ -501,8 +501,8 @@ class TestTrain:
 
         trainer = types.SimpleNamespace(train=train)
 
-        def export(run_folder: str, out: str) -> list[Path]:
-            calls.append(("export", run_folder, str(out)))
+        def export(run_folder: str, out: str, corpus: Any = None) -> list[Path]:
+            calls.append(("export", run_folder, str(out), corpus and str(corpus)))
             return [Path(out) / "x.f32.safetensors"]
 
         exporter = types.SimpleNamespace(export=export)
@@ -516,7 +516,7 @@ class TestTrain:
         assert run("train", "a.toml") == (0, "", "")
         assert calls == [
             ("train", "a.toml", "c", True),
-            ("export", "runs/x", "out"),
+            ("export", "runs/x", "out", "c"),
             ("train", "a.toml", None, False),
         ]
 

@@ -156,7 +156,6 @@ def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
     locked = tmp_path / "locked"
     locked.write_text("a file where the cache folder should be")
     script = (
-        "import numpy as np; from streamkws import FrontEnd;"
-        "print(FrontEnd().push(np.zeros(400, np.float32)).shape)"
+        "import numpy as np; from streamkws import FrontEnd;print(FrontEnd().push(np.zeros(400, np.float32)).shape)"
     )
     assert run_python(script, NUMBA_CACHE_DIR=str(locked / "cache")) == "(1, 26)"

@@ -106,13 +106,18 @@ def test_durations_are_those_of_the_words(part):
     assert all(0.5 < value < 0.75 for value in durations.values())
 
 
-def test_unknown_speakers_count_one_each(part):
+def test_clips_of_unknown_speakers_count_as_speakers_of_ten_takes(part):
     folder = part / "wakewords" / "down"
-    soundfile.write(folder / "p002.flac", soundfile.read(folder / "p001.flac")[0], 16000)
+    clip = soundfile.read(folder / "p001.flac")[0]
+    added = [folder / f"p{index:03d}.flac" for index in range(2, 13)]
+    for path in added:
+        soundfile.write(path, clip, 16000)
     try:
-        assert sorted(len(clips) for clips in maker(part).by_speaker[1]) == [1, 1, 1, 2]
+        groups = {group[0].speaker: len(group) for group in maker(part).by_speaker[1]}
+        assert {name: n for name, n in groups.items() if name.startswith("p")} == {"p0": 10, "p1": 2}
     finally:
-        (folder / "p002.flac").unlink()
+        for path in added:
+            path.unlink()
 
 
 def test_labels_and_kinds_of_sets(part):

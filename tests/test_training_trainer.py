@@ -8,6 +8,7 @@ import pytest
 import torch
 from synthetic_corpus import KEYWORDS, write_part
 
+from streamkws.detector import detect
 from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.model_file import load_model
 from streamkws.training.augment import AugmentConfig
@@ -179,8 +180,8 @@ def test_training_learns_logs_and_continues(place):
     assert sorted(path.name for path in run.iterdir()) == ["best.pt", "checkpoint.pt", "log.jsonl", "recipe.toml"]
 
 
-def test_export_writes_models_that_load_and_agree(place, capsys):
-    paths = export(place / "runs" / "chirps", place / "out")
+def test_export_writes_models_that_load_and_agree(place, corpus, capsys):
+    paths = export(place / "runs" / "chirps", place / "out", corpus)
     assert [path.name for path in paths] == [f"chirps.{bits}.safetensors" for bits in ("f32", "w8a8", "w4a8")]
     assert "layer 0  16x5x20  error 8 bits" in capsys.readouterr().out
     models = [load_model(path) for path in paths]
@@ -193,7 +194,11 @@ def test_export_writes_models_that_load_and_agree(place, capsys):
     assert models[0].keywords == KEYWORDS
     assert models[0].config.durations_s.keys() == set(KEYWORDS)
     assert models[0].config.provenance["name"] == "chirps"
-    assert export(place / "runs" / "chirps" / "best.pt", place / "best")[0].exists()
+    for model in models:  # at these thresholds nothing in dev's negatives is taken for a keyword
+        assert model.thresholds.keys() == set(KEYWORDS)
+        hits = detect(corpus / "dev" / "speech" / "0.flac", model)
+        assert not list(hits)
+    assert export(place / "runs" / "chirps" / "best.pt", place / "best", corpus)[0].exists()
 
 
 def test_another_network_does_not_continue_a_run(place, corpus, monkeypatch):

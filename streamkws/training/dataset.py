@@ -29,8 +29,8 @@ I16 = npt.NDArray[np.int16]
 
 SAMPLE_RATE = 16000
 UNKNOWN_TAKES = 10
-"""So many clips of unknown speakers count as one speaker. As one each they drowned the labelled speakers of "computer" (115
-of its 353 clips), which was then missed four times as often as the other keywords."""
+"""So many clips of unknown speakers count as one speaker, since labelled ones have some ten takes each. Counted as one
+speaker each, the 115 unknown ones of "computer" would leave an eighth of its examples to the 18 labelled speakers."""
 SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
 WORD_SAMPLES = 26000
 """Segments up to this long are single words, longer ones running speech or noise."""
@@ -82,7 +82,8 @@ class DataConfig:
 class Clip:
     """One recording of a keyword.
 
-    samples: (n,) int16. keyword: index. speaker: its name; p0, p1, ... for tens of unknown ones. start, end: the word, in samples.
+    samples: (n,) int16. keyword: index. start, end: the word, in samples.
+    speaker: its name; p0, p1, ... for tens of unknown ones.
     """
 
     samples: I16

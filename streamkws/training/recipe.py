@@ -136,10 +136,26 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The [export] section. bits: weight and activation bits of each quantized model. provenance: text for the file."""
+    """The [export] section.
+
+    bits: weight and activation bits of each quantized model.
+    target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
+    threshold_margin: how much further each is raised, on the logit axis.
+    provenance: text for the file.
+    """
 
     bits: tuple[tuple[int, int], ...] = ((8, 8), (4, 8))
+    target_fa_per_h: float = 0.5
+    threshold_margin: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for pair in self.bits:
+            if not isinstance(pair, tuple) or len(pair) != 2 or not all(2 <= bits <= 8 for bits in pair):
+                raise ConfigError(f"expected export.bits to be pairs of 2 to 8 bits, got {pair}")
+        for name in ("target_fa_per_h", "threshold_margin"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
