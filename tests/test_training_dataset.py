@@ -1,5 +1,6 @@
 """Examples from a synthesized corpus: balanced, labelled, and the same for the same number."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -154,14 +155,29 @@ def test_producer_reports_what_went_wrong(tmp_path):
 def test_unusable_files_are_named(tmp_path):
     wrong = tmp_path / "stereo.wav"
     soundfile.write(wrong, np.zeros((100, 2)), 44100)
-    with pytest.raises(AudioError, match=r"expected mono 16000 Hz, got 2 channels at 44100 Hz: .*stereo.wav"):
-        dataset.read_audio(wrong)
-    text = tmp_path / "text.wav"
+    assert abs(dataset.read_samples(wrong).size - 100 * 16000 / 44100) <= 2
+    (tmp_path / "up").mkdir()
+    text = tmp_path / "up" / "0_a.wav"
     text.write_text("no audio")
-    with pytest.raises(AudioError, match=r"cannot read .*text.wav"):
-        dataset.read_audio(text)
+    with pytest.raises(ConfigError, match=r"expected recordings of 'up' in .*, found none"):
+        dataset.read_wakewords(tmp_path, ("up",))
+    soundfile.write(tmp_path / "up" / "0_b.wav", np.zeros(16000), 16000)
+    clips, unusable = dataset.read_wakewords(tmp_path, ("up",))
+    assert len(clips) == len(unusable) == 1
+    assert unusable[0].startswith(f"{text}: cannot be read as wav")
     with pytest.raises(ConfigError, match=r"expected a set of long files with .*segments.csv, found no such file"):
         dataset.read_segments(tmp_path)
+
+
+def test_unusable_impulse_responses_are_named(part, tmp_path):
+    shutil.copytree(part, tmp_path / "part")
+    bad = tmp_path / "part" / "rooms" / "bad.wav"
+    bad.write_text("no audio")
+    with pytest.raises(AudioError, match=r"bad.wav: cannot be read as an impulse response"):
+        maker(tmp_path / "part")
+    soundfile.write(bad, np.zeros(100), 8000)
+    with pytest.raises(AudioError, match=r"expected an impulse response at 16000 Hz, got 8000 Hz: .*bad.wav"):
+        maker(tmp_path / "part")
 
 
 def test_segments_beyond_their_file(part, tmp_path):

@@ -2,7 +2,7 @@
 
 A corpus is a folder of sets. `wakewords/<keyword>/<speaker>_<id>.<ext>` holds one keyword per file (smart_mirror is
 the keyword "smart mirror"; a speaker in p* is unknown: ten such clips count as one). Any other set is a few long
-files with segments.csv (file, start, end, label, speaker, source; positions in samples).
+files with segments.csv (file, start, end, label, speaker, source; positions in samples at 16 kHz).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamkws.audio import read_audio
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
 from streamkws.training import augment
@@ -117,41 +118,36 @@ class SegmentSet:
         return float(np.median([segment.end - segment.start for segment in self.segments])) <= WORD_SAMPLES
 
 
-def read_audio(path: Path) -> I16:
-    """A file's samples, (n,) int16. Raises AudioError where it is no mono audio at 16 kHz, or cannot be read."""
-    import soundfile
-
-    blocks = []
-    try:
-        with soundfile.SoundFile(path) as file:
-            if file.channels != 1 or file.samplerate != SAMPLE_RATE:
-                raise AudioError(
-                    f"expected mono {SAMPLE_RATE} Hz, got {file.channels} channels at {file.samplerate} Hz: {path}"
-                )
-            while len(block := file.read(1 << 20, dtype="int16")):
-                blocks.append(block)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"cannot read {path}: {error}") from error
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+def read_samples(path: Path) -> I16:
+    """A recording of any rate and channel count as (n,) int16, 16 kHz mono; half the memory of float32."""
+    return np.clip(np.rint(read_audio(path) * 32768), -32768, 32767).astype(np.int16)
 
 
-def read_wakewords(folder: Path, keywords: tuple[str, ...]) -> list[Clip]:
-    """All recordings of the keywords, in the order of keyword and file name. Raises ConfigError where one has none."""
-    clips = []
+def read_wakewords(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], list[str]]:
+    """All recordings of the keywords, in the order of keyword and file name, and a line for each that is unusable.
+
+    Raises ConfigError where a keyword has no recording.
+    """
+    clips: list[Clip] = []
+    unusable: list[str] = []
     for index, keyword in enumerate(keywords):
         place = folder / keyword.replace(" ", "_")
         paths = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
-        n_unknown = 0
+        n_before, n_unknown = len(clips), 0
         for path in paths:
-            samples = read_audio(path)
+            try:
+                samples = read_samples(path)
+            except AudioError as error:
+                unusable.append(str(error))
+                continue
             speaker = path.stem.split("_")[0]
             if speaker.startswith("p"):
                 speaker = f"p{n_unknown // UNKNOWN_TAKES}"
                 n_unknown += 1
             clips.append(Clip(samples, index, speaker, *augment.speech_region(samples)))
-    return clips
+        if len(clips) == n_before:
+            raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
+    return clips, unusable
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -167,7 +163,7 @@ def read_segments(folder: Path) -> SegmentSet:
     """A set of long files with its segments."""
     rows = read_rows(folder)
     names = sorted({row["file"] for row in rows})
-    files = tuple(read_audio(folder / name) for name in names)
+    files = tuple(read_samples(folder / name) for name in names)
     segments = tuple(
         Segment(names.index(row["file"]), int(row["start"]), int(row["end"]), row["label"]) for row in rows
     )
@@ -229,7 +225,7 @@ class ExampleMaker:
     ) -> None:
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.keywords = keywords
-        self.clips = read_wakewords(part / data.wakewords, keywords)
+        self.clips, self.unusable = read_wakewords(part / data.wakewords, keywords)
         names = sorted({*data.negatives, *data.noise})
         sets = {name: read_segments(part / name) for name in names}
         self.negatives = [sets[name] for name in data.negatives]
@@ -269,7 +265,10 @@ class ExampleMaker:
         spectra = []
         for path in sorted((part / self.data.impulse_responses).glob("*")):
             if path.suffix.lower() in SUFFIXES:
-                response, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                try:
+                    response, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    raise AudioError(f"{path}: cannot be read as an impulse response ({error})") from None
                 if rate != SAMPLE_RATE:
                     raise AudioError(f"expected an impulse response at {SAMPLE_RATE} Hz, got {rate} Hz: {path}")
                 spectra += [augment.room_spectrum(channel, N_FFT) for channel in response.T[:2]]
@@ -503,7 +502,7 @@ Block = tuple[F32, npt.NDArray[np.int8], npt.NDArray[np.int16], npt.NDArray[np.i
 
 
 def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
-    """Put ("ready", durations_s), then ("block", Block) without end, from example number config.first on.
+    """Put ("ready", (durations_s, unusable)), then ("block", Block) without end, from example number config.first on.
 
     Runs in a process of its own and ends with its parent. What goes wrong is put as ("error", text).
     """
@@ -524,7 +523,7 @@ def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
         maker = ExampleMaker(
             Path(config.part), config.keywords, config.data, config.augmentation, config.frontend, config.seed
         )
-        going = put(("ready", maker.durations_s()))
+        going = put(("ready", (maker.durations_s(), maker.unusable)))
         index = config.first
         while going:
             examples = [maker.make(index + offset) for offset in range(config.block)]

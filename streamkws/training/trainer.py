@@ -169,7 +169,7 @@ class Validation:
             frontend.reset()
             return torch.from_numpy(frontend.push(samples))
 
-        clips = read_wakewords(part / recipe.data.wakewords, config.keywords)
+        clips, _ = read_wakewords(part / recipe.data.wakewords, config.keywords)
         tail = np.zeros(config.frontend.sample_rate // 2, np.int16)
         self.clips = [(clip.keyword, features(np.concatenate([clip.samples, tail]))) for clip in clips]
         names = [name for name in recipe.data.negatives if (part / name / "segments.csv").is_file()]
@@ -366,7 +366,10 @@ def _run(
     pool.n_made = pool.first(step)
     with Producer(recipe, part, config, pool.n_made) as producer:
         validation = Validation(recipe, validation_part, config) if settings.validate_steps else None
-        config = replace(config, durations_s=producer.get("ready"))
+        durations_s, unusable = producer.get("ready")
+        config = replace(config, durations_s=durations_s)
+        for line in unusable:
+            report.say(f"left out {line}")
         n_auxiliary = len(auxiliary_labels(part, recipe.data.auxiliary))
         while pool.n_made < pool.needed(step):
             pool.add(producer.get("block"))
