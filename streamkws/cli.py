@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from streamkws.detector import Detector
     from streamkws.model import Model
-    from streamkws.smoother import Detection, PosteriorSmoother
+    from streamkws.smoother import Detection
 
 DEFAULT_MODEL = "wakewords"
 RESULTS = ("keyword", "score", "start", "end", "peak")  # what JSON lines hold of a Detection
@@ -281,12 +281,6 @@ def _sample_rate(detector: Detector) -> int:
     return detector.model.config.frontend.sample_rate
 
 
-def _thresholds(smoother: PosteriorSmoother) -> dict[str, float]:
-    """Return the keywords that may be detected, each with its threshold."""
-    pairs = zip(smoother.keywords, smoother.tables.thresholds, strict=True)
-    return {keyword: round(float(threshold), 6) for keyword, threshold in pairs if math.isfinite(threshold)}
-
-
 # -- detect
 
 
@@ -300,7 +294,7 @@ def _detect(arguments: argparse.Namespace) -> int:
         return 1
     failed = bool(complaints)
     detector = _new_detector(arguments)
-    lines = _Lines(_thresholds(detector.smoother), paths, arguments.json)
+    lines = _Lines(detector.thresholds, paths, arguments.json)
     with _Bar() as bar:
         for n_done, path in enumerate(paths):
             detector.reset()
@@ -430,7 +424,7 @@ def _listen(arguments: argparse.Namespace) -> int:
 
 def _hear(source: _Source, detector: Detector, title: str, as_json: bool) -> None:
     """Show what is heard until the source ends or Ctrl-C is pressed."""
-    lines = _Lines(_thresholds(detector.smoother), (), as_json)
+    lines = _Lines(detector.thresholds, (), as_json)
     n_dropped = 0
     with _Meter(detector, title) if sys.stdout.isatty() and not as_json else nullcontext() as meter:
         try:
@@ -459,7 +453,7 @@ class _Meter:
 
         self._detector = detector
         self._title = title
-        self._thresholds = _thresholds(detector.smoother)
+        self._thresholds = detector.thresholds
         self._columns = max(len("level"), *map(len, self._thresholds))
         self._live = Live(console=Console(highlight=False), auto_refresh=False, transient=True)
         self._n_samples = 0
@@ -550,7 +544,7 @@ def _info(arguments: argparse.Namespace) -> int:
         return _shipped(arguments.json)
     model = _load_model(arguments.model)
     config = model.config
-    thresholds = _thresholds(model.smoother())
+    thresholds = model.smoother().thresholds
     facts = {
         "name": model.name,
         "parameters": model.n_parameters,
@@ -672,7 +666,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     truth = json.loads(Path(__file__).with_name("demo.json").read_text(encoding="utf-8"))
     detector = _new_detector(arguments)
-    keywords = _thresholds(detector.smoother)
+    keywords = detector.thresholds
     expected = [_Expected(**item) for item in truth["keywords"] if item["keyword"] in keywords]
     samples = read_audio(Path(__file__).with_name("demo.flac"))
     rate = _sample_rate(detector)

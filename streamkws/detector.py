@@ -40,12 +40,29 @@ class Detector:
         self.network_state = model.new_state()
         self.smoother = model.smoother(thresholds, keywords)
         config = model.config
+        n_keywords = len(config.keywords)
         self._floats = np.zeros(CHUNK_SAMPLES, np.float32)
-        self._frame = np.zeros(config.frontend.n_mels, np.float32)
-        self._posteriors = np.zeros(len(config.keywords), np.float32)
-        n_steps = CHUNK_SAMPLES // config.step_samples + 1
-        self._events = event_buffer(n_steps * len(config.keywords))
+        self._events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
+        self._path = kernels.hold(
+            kernels.Path(
+                front_end=self.front_end.tables,
+                front_end_state=self.front_end.state,
+                network=model.network,
+                network_state=self.network_state.state,
+                smoother=self.smoother.tables,
+                smoother_state=self.smoother.state,
+                frame_stride=np.array([config.frame_stride], np.int64),
+                frame=np.zeros(config.frontend.n_mels, np.float32),
+                posteriors=np.zeros(n_keywords, np.float32),
+                events=self._events,
+            )
+        )
         self._warm_up()
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each keyword that is listened for."""
+        return self.smoother.thresholds
 
     def push(self, samples: npt.ArrayLike) -> list[Detection]:
         """Feed audio and return the detections it completed.
@@ -66,19 +83,7 @@ class Detector:
         if block.dtype == np.int16:
             floats = self._floats[: block.size]
             kernels.int16_to_float(cast(npt.NDArray[np.int16], block), floats)
-        n_events = kernels.detect(
-            self.front_end.tables,
-            self.front_end.state,
-            self.model.network,
-            self.network_state.state,
-            self.smoother.tables,
-            self.smoother.state,
-            self.model.config.frame_stride,
-            floats,
-            self._frame,
-            self._posteriors,
-            self._events,
-        )
+        n_events = kernels.detect(self._path, floats)
         return self.smoother.detections(self._events[:n_events]) if n_events else []
 
     def flush(self) -> list[Detection]:

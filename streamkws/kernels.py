@@ -18,6 +18,7 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.codegen import get_host_cpu_features
+from numba.experimental import structref
 from numba.extending import intrinsic
 
 F32 = npt.NDArray[np.float32]
@@ -733,29 +734,67 @@ def flush_smoother(tables: SmootherTables, state: SmootherState, events: Records
 # ---- the whole path ------------------------------------------------------------------------------------------------
 
 
-@_compiled()
-def detect(
-    front_end: FrontEndTables,
-    front_end_state: FrontEndState,
-    network: Network,
-    network_state: NetworkState,
-    smoother: SmootherTables,
-    smoother_state: SmootherState,
-    frame_stride: int,
-    samples: F32,
-    frame: F32,
-    posteriors: F32,
-    events: Records,
-) -> int:
-    """From samples to decisions in one call. Returns how many events were written.
+class Path(NamedTuple):
+    """Everything that one stream's path from samples to decisions touches.
 
-    samples: (n,) float32. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step.
+    frame_stride: (1,) int64. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step
+    of a push.
     """
+
+    front_end: FrontEndTables
+    front_end_state: FrontEndState
+    network: Network
+    network_state: NetworkState
+    smoother: SmootherTables
+    smoother_state: SmootherState
+    frame_stride: I64
+    frame: F32
+    posteriors: F32
+    events: Records
+
+
+@structref.register
+class _HeapPathType(types.StructRef):  # type: ignore[misc, name-defined]
+    """numba's type of a _HeapPath."""
+
+
+class _HeapPath(structref.StructRefProxy):  # type: ignore[misc]
+    """A Path on numba's own heap. A kernel takes it as one pointer, where the arrays of a Path cost 20 us a call."""
+
+
+structref.define_proxy(_HeapPath, _HeapPathType, list(Path._fields))
+
+
+@_compiled()
+def _to_heap(path: Path) -> Any:
+    return _HeapPath(
+        path.front_end,
+        path.front_end_state,
+        path.network,
+        path.network_state,
+        path.smoother,
+        path.smoother_state,
+        path.frame_stride,
+        path.frame,
+        path.posteriors,
+        path.events,
+    )
+
+
+def hold(path: Path) -> Any:
+    """What detect takes: path itself where kernels run as plain Python, else a copy that shares its arrays."""
+    return path if config.DISABLE_JIT else _to_heap(path)
+
+
+@_compiled()
+def detect(path: Any, samples: F32) -> int:
+    """From samples, (n,) float32, to decisions in one call; returns how many of path.events it wrote."""
     n_events, start = 0, FIRST
+    frame, posteriors, smoother_state = path.frame, path.posteriors, path.smoother_state
     while True:
-        start = next_frame(front_end, front_end_state, samples, start, frame)
+        start = next_frame(path.front_end, path.front_end_state, samples, start, frame)
         if start < 0:
             return n_events
-        if push_frame(network, network_state, frame_stride, frame, posteriors):
+        if push_frame(path.network, path.network_state, path.frame_stride[0], frame, posteriors):
             step = smooth(smoother_state, posteriors)
-            n_events += decide(smoother, smoother_state, step, events[n_events:])
+            n_events += decide(path.smoother, smoother_state, step, path.events[n_events:])

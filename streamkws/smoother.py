@@ -133,6 +133,12 @@ class PosteriorSmoother:
         self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
         self._delay_steps = (config.smoothing_steps - 1) / 2
 
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each keyword that may be detected."""
+        pairs = zip(self.keywords, self.tables.thresholds.tolist(), strict=True)
+        return {keyword: round(level, 6) for keyword, level in pairs if np.isfinite(level)}
+
     def push(self, posteriors: npt.NDArray[np.float32]) -> list[Detection]:
         """Feed posteriors, (S, K) float32 of one row per network step, and return the detections they completed."""
         return self._push(posteriors)[0]

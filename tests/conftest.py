@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -49,3 +53,16 @@ def speechlike(n_samples, seed=0):
     tone = np.sin(2 * np.pi * np.cumsum(200 + 400 * (1 + np.sin(2 * np.pi * 1.3 * t))) / 16000)
     x = envelope * (0.3 * tone + 0.1 * rng.standard_normal(n_samples)) + 1e-3 * rng.standard_normal(n_samples)
     return (0.5 * x / np.abs(x).max()).astype(np.float32)
+
+
+def run_python(script, **environment):
+    """What the script, which finds the tests folder in sys.argv[1], prints in a Python of its own."""
+    result = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(__file__)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()

@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import KEYWORDS, random_model, speechlike
+from conftest import KEYWORDS, random_model, run_python, speechlike
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,9 +84,26 @@ def test_a_threshold_for_all_or_for_one_keyword(model, samples):
     ]
 
 
+def test_the_same_code_as_plain_python_gives_the_same(model):
+    samples = speechlike(16000)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from conftest import *; from streamkws import Detector;"
+        "detector = Detector(random_model().quantize(4, 8));"
+        "hits = detector.push(speechlike(16000)) + detector.flush();"
+        "print([(hit.keyword, hit.peak, round(hit.score, 4)) for hit in hits])"
+    )
+    hits = all_hits(model, samples)
+    assert hits
+    assert run_python(script, NUMBA_DISABLE_JIT="1") == str(
+        [(hit.keyword, hit.peak, round(hit.score, 4)) for hit in hits]
+    )
+
+
 def test_only_the_wanted_keywords(model, samples):
     wanted = all_hits(model, samples, keywords=["snowboy"])
     assert wanted == [hit for hit in all_hits(model, samples) if hit.keyword == "snowboy"]
+    assert Detector(model, keywords=["snowboy"], thresholds={"alexa": 0.9}).thresholds == {"snowboy": 0.6}
 
 
 def test_levels_are_the_last_smoothed_posteriors(model, samples):

@@ -1,11 +1,8 @@
 """Every fast path against NumPy: the SIMD kernels, the portable ones, and both as plain Python."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
+from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,19 +88,6 @@ def test_the_portable_path_compiled_for_a_cpu_without_avx2_gives_the_same(tmp_pa
     result = run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
     wide = x.astype(np.int64)
     assert result == str([((codes8 & np.uint8(2**b - 1)).astype(np.int64) @ wide).tolist() for b in (4, 8)])
-
-
-def run_python(script, **environment):
-    """What the script prints in a Python of its own."""
-    result = subprocess.run(
-        [sys.executable, "-c", script, os.path.dirname(__file__)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
 
 
 finite = st.floats(-(2.0**123), 2.0**123, width=32)
