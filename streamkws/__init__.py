@@ -3,7 +3,7 @@
 Shape letters in the docstrings: N streams, T frames, S network steps, F mel bands, I inputs, O outputs, K keywords.
 """
 
-from streamkws.detector import Detector, detect, posteriors
+from streamkws.detector import BatchDetector, Detector, detect, posteriors
 from streamkws.errors import AudioError, ConfigError, MissingExtraError, ModelFileError, StreamKwsError
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.layers import LayerConfig
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AudioError",
+    "BatchDetector",
     "ConfigError",
     "Detection",
     "Detector",

@@ -1,8 +1,9 @@
-"""Detector: wires front end, network and smoother into one compiled call; detect and posteriors for whole sources."""
+"""Detector: wires front end, network and smoother into one compiled call. BatchDetector: many streams in step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from streamkws import kernels
 from streamkws.audio import valid_samples
+from streamkws.errors import AudioError, ConfigError
 from streamkws.model import Model
-from streamkws.smoother import Detection, event_buffer
+from streamkws.smoother import Detection, event_buffer, valid_keywords
 from streamkws.sources import Source, open_source
 
 F32 = npt.NDArray[np.float32]
@@ -108,6 +110,52 @@ class Detector:
             self._push(silence[start : start + CHUNK_SAMPLES])
         self.flush()
         self.reset()
+
+
+class BatchDetector:
+    """Detects keywords in several streams that come in step; each hears exactly what a Detector of its own would.
+
+    model, thresholds, keywords: as for Detector. n_streams: N.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_streams: int,
+        thresholds: Mapping[str, float] | float | None = None,
+        keywords: Iterable[str] | None = None,
+    ) -> None:
+        if n_streams < 1:
+            raise ConfigError(f"expected at least 1 stream, got {n_streams}")
+        wanted = None if keywords is None else tuple(valid_keywords(keywords, model.keywords))
+        self.detectors = tuple(Detector(model, thresholds, wanted) for _ in range(n_streams))
+
+    def push(self, blocks: npt.ArrayLike) -> list[Detection]:
+        """Feed a block of every stream and return the detections they completed, by stream.
+
+        blocks: (N, n) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
+        Raises AudioError for another dtype, shape or a non-finite sample; no stream is then fed.
+        """
+        rows = np.asarray(blocks)
+        if rows.ndim != 2 or len(rows) != len(self.detectors):
+            raise AudioError(f"expected blocks of shape ({len(self.detectors)}, n), got {rows.shape}")
+        checked = [valid_samples(row) for row in rows]
+        return [
+            replace(hit, stream=stream)
+            for stream, (detector, row) in enumerate(zip(self.detectors, checked, strict=True))
+            for hit in detector.push(row)
+        ]
+
+    def flush(self) -> list[Detection]:
+        """The detections that the end of the streams completes."""
+        return [
+            replace(hit, stream=stream) for stream, detector in enumerate(self.detectors) for hit in detector.flush()
+        ]
+
+    def reset(self) -> None:
+        """Return every stream to the state of a new one."""
+        for detector in self.detectors:
+            detector.reset()
 
 
 def detect(

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from conftest import KEYWORDS, random_model, run_python, speechlike
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkws import AudioError, ConfigError, Detector, detect, posteriors
+from streamkws import AudioError, BatchDetector, ConfigError, Detector, detect, posteriors
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,33 @@ def test_a_refused_block_changes_nothing(model, samples):
 def test_an_unknown_keyword_lists_the_known_ones(model, keywords):
     with pytest.raises(ConfigError, match="unknown keyword 'hal'; the model knows: alexa, smart mirror, snowboy"):
         Detector(model, keywords=keywords)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(0, 9000), max_size=12))
+def test_a_batch_equals_as_many_detectors(lengths):
+    model = random_model().quantize(4, 8)
+    streams = np.stack([speechlike(40000, seed) for seed in range(3)])
+    batch, hits, start = BatchDetector(model, n_streams=3), [], 0
+    for length in [*lengths, streams.shape[1]]:
+        hits += batch.push(streams[:, start : start + length])
+        start += length
+    hits += batch.flush()
+    for index, stream in enumerate(streams):
+        mine = [replace(hit, stream=0) for hit in hits if hit.stream == index]
+        assert mine == all_hits(model, stream)
+    batch.reset()
+    again = batch.push(streams) + batch.flush()
+    assert sorted(again, key=repr) == sorted(hits, key=repr)
+
+
+def test_a_batch_refuses_what_does_not_fit_and_feeds_no_stream(model):
+    with pytest.raises(ConfigError, match="expected at least 1 stream, got 0"):
+        BatchDetector(model, 0)
+    batch = BatchDetector(model, 2)
+    with pytest.raises(AudioError, match=r"expected blocks of shape \(2, n\), got \(3, 5\)"):
+        batch.push(np.zeros((3, 5), np.float32))
+    blocks = np.stack([speechlike(30000), np.full(30000, np.nan, np.float32)])
+    with pytest.raises(AudioError, match="NaN"):
+        batch.push(blocks)
+    assert batch.push(np.zeros((2, 0), np.float32)) == batch.flush() == []
