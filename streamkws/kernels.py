@@ -60,143 +60,185 @@ AVX2 = _target_has_avx2()
 
 # ---- codes: integer products ---------------------------------------------------------------------------------------
 
-ROW_CODES = 32
-"""The codes of an input vector and of a weight row are padded with zeros to a multiple of this: one AVX2 register."""
+ROW_CODES = 16
+"""The codes of an input vector and of a weight row are padded with zeros to a multiple of this."""
 
-ROW_BLOCK = 4
-"""Weight rows are padded to a multiple of this; a block of rows shares each load of the input."""
+ROW_BLOCK = 8
+"""Weight rows are padded with zeros to a multiple of this: one row per 32-bit lane of an AVX2 register."""
+
+# Weights are packed in blocks of ROW_BLOCK rows, a 32-bit lane of the accumulator for each: the input is broadcast, and
+# no sum runs across a register. (With an accumulator per row, summed across at the end, 96x96 took twice as long at
+# 4 bits, and as long at 8.)
+#   8 bits: two inputs a group; byte 2 r + j of a group is the code of row r and input j.
+#   4 bits: eight inputs a group; byte 4 r + j has input j in its low and input j + 4 in its high half.
+
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_V16I8, _V32I8 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32)
+_V16I16, _V8I32 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
 
 
-@intrinsic
-def _dot4_u8_u8_avx2(typingctx, weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start):
-    """Four rows of u8 codes times u8 codes: 16 of each are widened to 16 bits and go through pmadd.wd. Exact."""
+def _call(builder, name, result, *arguments):
+    function = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
 
-    def multiply(builder, row_pointer, x, ones):
-        v16i8, v16i16 = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
-        pmadd_wd = _avx2_function(builder, "llvm.x86.avx2.pmadd.wd", ir.VectorType(ir.IntType(32), 8), v16i16, v16i16)
+
+def _load(builder, pointer, offset, vector_type):
+    pointer = builder.gep(pointer, [_I64(offset)])
+    return builder.load(builder.bitcast(pointer, vector_type.as_pointer()), align=1)
+
+
+def _repeat(builder, value, n):
+    """The vector of n times value."""
+    vector = ir.VectorType(value.type, n)
+    nothing, zeros = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(_I32, n), [0] * n)
+    return builder.shuffle_vector(builder.insert_element(nothing, value, _I32(0)), nothing, zeros)
+
+
+class _ProductsU8:
+    """u8 weights times u8 inputs: both are widened to 16 bits for pmadd.wd. 8 inputs a turn."""
+
+    inputs = 8
+
+    @staticmethod
+    def load_inputs(builder, pointer):
+        pairs = [_load(builder, pointer, 2 * g, _I16) for g in range(4)]
+        return [builder.zext(builder.bitcast(_repeat(builder, pair, 8), _V16I8), _V16I16) for pair in pairs]
+
+    @staticmethod
+    def multiply(builder, pointer, inputs):
         total = None
-        for half, x_half in enumerate(x):
-            pointer = builder.gep(row_pointer, [ir.Constant(ir.IntType(64), 16 * half)])
-            w = builder.load(builder.bitcast(pointer, v16i8.as_pointer()), align=1)
-            products = builder.call(pmadd_wd, [builder.zext(w, v16i16), x_half])
+        for g, x in enumerate(inputs):
+            w = builder.zext(_load(builder, pointer, 16 * g, _V16I8), _V16I16)
+            products = _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, w, x)
             total = products if total is None else builder.add(total, products)
         return total
 
-    def load_x(builder, pointer):
-        v16i8, v16i16 = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
-        halves = []
-        for half in range(2):
-            p = builder.gep(pointer, [ir.Constant(ir.IntType(64), 16 * half)])
-            halves.append(builder.zext(builder.load(builder.bitcast(p, v16i8.as_pointer()), align=1), v16i16))
-        return halves
 
-    signature = types.void(weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start)
-    return signature, _dot4_codegen(load_x, multiply, bytes_per_chunk=32)
+class _ProductsU4:
+    """4-bit weights times u8 inputs by pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600. 16 a turn."""
 
+    inputs = 16
 
-@intrinsic
-def _dot4_u8_u4_avx2(typingctx, weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start):
-    """Four rows of packed 4-bit codes times u8 codes by pmadd.ub.sw: its 16-bit sums reach at most 2*15*255. Exact."""
+    @staticmethod
+    def load_inputs(builder, pointer):
+        quads = [_load(builder, pointer, 4 * g, _I32) for g in range(4)]
+        return [builder.bitcast(_repeat(builder, quad, 8), _V32I8) for quad in quads]
 
-    def multiply(builder, row_pointer, x, ones):
-        i8 = ir.IntType(8)
-        v16i8, v32i8 = ir.VectorType(i8, 16), ir.VectorType(i8, 32)
-        v16i16, v8i32 = ir.VectorType(ir.IntType(16), 16), ir.VectorType(ir.IntType(32), 8)
-        pmadd_ub = _avx2_function(builder, "llvm.x86.avx2.pmadd.ub.sw", v16i16, v32i8, v32i8)
-        pmadd_wd = _avx2_function(builder, "llvm.x86.avx2.pmadd.wd", v8i32, v16i16, v16i16)
-        packed = builder.load(builder.bitcast(row_pointer, v16i8.as_pointer()), align=1)
-        low = builder.and_(packed, ir.Constant(v16i8, [0x0F] * 16))
-        high = builder.lshr(packed, ir.Constant(v16i8, [4] * 16))
-        w = builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(32))))
-        return builder.call(pmadd_wd, [builder.call(pmadd_ub, [x, w]), ones])
-
-    def load_x(builder, pointer):
-        return builder.load(builder.bitcast(pointer, ir.VectorType(ir.IntType(8), 32).as_pointer()), align=1)
-
-    signature = types.void(weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start)
-    return signature, _dot4_codegen(load_x, multiply, bytes_per_chunk=16)
+    @staticmethod
+    def multiply(builder, pointer, inputs):
+        total = None
+        for g in range(2):
+            packed = _load(builder, pointer, 32 * g, _V32I8)
+            low = builder.and_(packed, ir.Constant(_V32I8, [0x0F] * 32))
+            high = builder.lshr(packed, ir.Constant(_V32I8, [4] * 32))
+            for w, x in ((low, inputs[2 * g]), (high, inputs[2 * g + 1])):
+                products = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", _V16I16, x, w)
+                total = products if total is None else builder.add(total, products)
+        return _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, total, ir.Constant(_V16I16, [1] * 16))
 
 
-def _avx2_function(builder, name, result, *arguments):
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+def _product_intrinsic(products, n_blocks):
+    """The loop over the inputs for n_blocks blocks of rows at once, which share each load of the input.
 
-
-def _dot4_codegen(load_x, multiply, bytes_per_chunk):
-    """The loop over chunks of 32 codes that both widths share: one accumulator register per row."""
+    A turn of the loop takes 64 bytes of each block, whatever the width.
+    """
 
     def codegen(context, builder, signature, args):
-        weights, w_start, row_bytes, codes, x_start, n_codes, out, out_start = args
-        i32, i64 = ir.IntType(32), ir.IntType(64)
-        v8i32, v16i16 = ir.VectorType(i32, 8), ir.VectorType(ir.IntType(16), 16)
+        _, w_start, block_bytes, _, x_start, n_codes, _, out_start = args
 
-        def data(index, value):
-            return context.make_array(signature.args[index])(context, builder, value).data
+        def data(index):
+            return context.make_array(signature.args[index])(context, builder, args[index]).data
 
-        w_pointer = builder.gep(data(0, weights), [w_start])
-        x_pointer = builder.gep(data(3, codes), [x_start])
-        ones = ir.Constant(v16i16, [1] * 16)
-        rows = [builder.gep(w_pointer, [builder.mul(row_bytes, i64(r))]) for r in range(ROW_BLOCK)]
-        sums = [cgutils.alloca_once_value(builder, ir.Constant(v8i32, [0] * 8)) for _ in range(ROW_BLOCK)]
-        for pointer in sums:
-            builder.store(ir.Constant(v8i32, [0] * 8), pointer)
-        n_chunks = builder.lshr(n_codes, i64(5))
-        with cgutils.for_range(builder, n_chunks, intp=i64) as loop:
-            x = load_x(builder, builder.gep(x_pointer, [builder.mul(loop.index, i64(32))]))
-            for row, pointer in zip(rows, sums, strict=True):
-                chunk = builder.gep(row, [builder.mul(loop.index, i64(bytes_per_chunk))])
-                products = multiply(builder, chunk, x, ones)
-                builder.store(builder.add(builder.load(pointer), products), pointer)
-        reduce_add = _avx2_function(builder, "llvm.vector.reduce.add.v8i32", i32, v8i32)
-        for r, pointer in enumerate(sums):
-            target = builder.gep(data(6, out), [builder.add(out_start, i64(r))])
-            builder.store(builder.call(reduce_add, [builder.load(pointer)]), target)
+        w_pointer = builder.gep(data(0), [w_start])
+        x_pointer = builder.gep(data(3), [x_start])
+        blocks = [builder.gep(w_pointer, [builder.mul(block_bytes, _I64(b))]) for b in range(n_blocks)]
+        sums = [cgutils.alloca_once(builder, _V8I32) for _ in blocks]
+        for total in sums:
+            builder.store(ir.Constant(_V8I32, [0] * 8), total)
+        with cgutils.for_range(builder, builder.udiv(n_codes, _I64(products.inputs)), intp=_I64) as turn:
+            inputs = products.load_inputs(
+                builder, builder.gep(x_pointer, [builder.mul(turn.index, _I64(products.inputs))])
+            )
+            start = builder.mul(turn.index, _I64(64))
+            for block, total in zip(blocks, sums, strict=True):
+                added = products.multiply(builder, builder.gep(block, [start]), inputs)
+                builder.store(builder.add(builder.load(total), added), total)
+        for b, total in enumerate(sums):
+            target = builder.gep(data(6), [builder.add(out_start, _I64(ROW_BLOCK * b))])
+            builder.store(builder.load(total), builder.bitcast(target, _V8I32.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return codegen
+    @intrinsic
+    def product(typingctx, weights, w_start, block_bytes, codes, x_start, n_codes, out, out_start):
+        return types.void(weights, w_start, block_bytes, codes, x_start, n_codes, out, out_start), codegen
+
+    return product
+
+
+_product_u8_u8_1, _product_u8_u8_4 = (_product_intrinsic(_ProductsU8, n_blocks) for n_blocks in (1, 4))
+_product_u8_u4_1, _product_u8_u4_4 = (_product_intrinsic(_ProductsU4, n_blocks) for n_blocks in (1, 4))
 
 
 @_compiled()
 def matvec_u8_u8(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
     """out[o] = sum over i of weights[o, i] * codes[i]; exact for n_codes <= 33,000.
 
-    weights: (bytes,) uint8, rows of n_codes bytes from w_start on. n_rows: multiple of ROW_BLOCK.
+    weights: (bytes,) uint8, packed as above, read from w_start on. n_rows: multiple of ROW_BLOCK.
     codes: (n,) uint8, read from x_start on. n_codes: multiple of ROW_CODES. out: (>= n_rows,) int32.
     """
+    block_bytes = ROW_BLOCK * n_codes
+    o, w = 0, w_start
     if AVX2:
-        for o in range(0, n_rows, ROW_BLOCK):
-            _dot4_u8_u8_avx2(weights, w_start + o * n_codes, n_codes, codes, x_start, n_codes, out, o)
+        while o + 4 * ROW_BLOCK <= n_rows:
+            _product_u8_u8_4(weights, w, block_bytes, codes, x_start, n_codes, out, o)
+            o += 4 * ROW_BLOCK
+            w += 4 * block_bytes
+        while o < n_rows:
+            _product_u8_u8_1(weights, w, block_bytes, codes, x_start, n_codes, out, o)
+            o += ROW_BLOCK
+            w += block_bytes
     else:
-        x = codes[x_start : x_start + n_codes]
-        for o in range(n_rows):
-            row = weights[w_start + o * n_codes : w_start + (o + 1) * n_codes]
-            acc = np.int32(0)
-            for i in range(n_codes):  # the casts keep numba from widening the sum to 64 bits
-                acc = np.int32(acc + np.int32(row[i]) * np.int32(x[i]))
-            out[o] = acc
+        out[:n_rows].fill(0)
+        while o < n_rows:
+            for group in range(n_codes // 2):
+                codes_of_group = weights[w + 16 * group : w + 16 * group + 16]
+                x0, x1 = np.int32(codes[x_start + 2 * group]), np.int32(codes[x_start + 2 * group + 1])
+                for r in range(ROW_BLOCK):  # the casts keep numba from widening the sums to 64 bits
+                    products = np.int32(codes_of_group[2 * r]) * x0 + np.int32(codes_of_group[2 * r + 1]) * x1
+                    out[o + r] = np.int32(out[o + r] + products)
+            o += ROW_BLOCK
+            w += block_bytes
 
 
 @_compiled()
 def matvec_u8_u4(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
-    """matvec_u8_u8 with 4-bit weights: rows of n_codes / 2 bytes.
-
-    16 bytes hold 32 codes: byte j has code j in its low and code j + 16 in its high half.
-    """
-    row_bytes = n_codes // 2
+    """matvec_u8_u8 with 4-bit weights."""
+    block_bytes = ROW_BLOCK * n_codes // 2
+    o, w = 0, w_start
     if AVX2:
-        for o in range(0, n_rows, ROW_BLOCK):
-            _dot4_u8_u4_avx2(weights, w_start + o * row_bytes, row_bytes, codes, x_start, n_codes, out, o)
+        while o + 4 * ROW_BLOCK <= n_rows:
+            _product_u8_u4_4(weights, w, block_bytes, codes, x_start, n_codes, out, o)
+            o += 4 * ROW_BLOCK
+            w += 4 * block_bytes
+        while o < n_rows:
+            _product_u8_u4_1(weights, w, block_bytes, codes, x_start, n_codes, out, o)
+            o += ROW_BLOCK
+            w += block_bytes
     else:
-        for o in range(n_rows):
-            acc = np.int32(0)
-            for chunk in range(n_codes // 32):
-                start = w_start + o * row_bytes + 16 * chunk
-                packed = weights[start : start + 16]
-                low = codes[x_start + 32 * chunk : x_start + 32 * chunk + 16]
-                high = codes[x_start + 32 * chunk + 16 : x_start + 32 * chunk + 32]
-                for j in range(16):
-                    acc = np.int32(acc + np.int32(packed[j] & 15) * np.int32(low[j]))
-                    acc = np.int32(acc + np.int32(packed[j] >> 4) * np.int32(high[j]))
-            out[o] = acc
+        out[:n_rows].fill(0)
+        while o < n_rows:
+            for group in range(n_codes // 8):
+                packed = weights[w + 32 * group : w + 32 * group + 32]
+                x = codes[x_start + 8 * group : x_start + 8 * group + 8]
+                for r in range(ROW_BLOCK):
+                    total = out[o + r]
+                    for j in range(4):
+                        byte = packed[4 * r + j]
+                        total = np.int32(total + np.int32(byte & 15) * np.int32(x[j]))
+                        total = np.int32(total + np.int32(byte >> 4) * np.int32(x[j + 4]))
+                    out[o + r] = total
+            o += ROW_BLOCK
+            w += block_bytes
 
 
 @_compiled(fastmath={"reassoc", "contract", "nsz"})
@@ -531,8 +573,8 @@ def run_layer(network: Network, state: NetworkState, index: int) -> None:
         weight_sums = network.weight_sums[sums_start : sums_start + n_outputs]
         for o in range(n_outputs):
             values[o] += step * np.float32(state.products[o]) + lo * weight_sums[o]
-    columns = network.columns[:, layer.columns : layer.columns + n_outputs]
-    lo_w, step_w, bias = columns[0], columns[1], columns[2]
+    first, end = layer.columns, layer.columns + n_outputs
+    lo_w, step_w, bias = network.columns[0][first:end], network.columns[1][first:end], network.columns[2][first:end]
     for o in range(n_outputs):
         values[o] = step_w[o] * values[o] + lo_w[o] * offset + bias[o]
     if layer.residual:

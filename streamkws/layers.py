@@ -138,24 +138,34 @@ class Layer:
         return Layer(config, quantize_columns(self.weights, config.weight_bits), self.bias)
 
     def kernel_weights(self) -> U8:
-        """The codes in the order the matrix kernels read them: (taps, rows, row bytes) uint8, padded with zeros."""
+        """The codes as the matrix kernels read them (kernels.py says how): (taps, bytes) uint8, padded with zeros."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
         c = self.config
         n_rows, n_codes = padded(c.n_outputs, kernels.ROW_BLOCK), padded(c.n_inputs, kernels.ROW_CODES)
         codes = np.zeros((c.taps, n_rows, n_codes), np.uint8)
         codes[:, : c.n_outputs, : c.n_inputs] = self.weights.codes.transpose(1, 0, 2)
-        if c.weight_bits > PACKED_BITS:
-            return codes
-        halves = codes.reshape(c.taps, n_rows, n_codes // 32, 2, 16)
-        packed: U8 = halves[..., 0, :] | (halves[..., 1, :] << np.uint8(4))
-        return packed.reshape(c.taps, n_rows, n_codes // 2)
+        return np.stack([block_rows(tap, c.weight_bits) for tap in codes])
 
     def stored_codes(self) -> U8:
         """The codes as a model file holds them: flat, in (O, taps, I) order, two to a byte up to 4 bits."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
         return pack_codes(self.weights.codes.ravel(), self.config.weight_bits)
+
+
+def block_rows(codes: U8, bits: int) -> U8:
+    """Weight codes in the order of the matrix kernels.
+
+    codes: (rows, n) uint8, multiples of kernels.ROW_BLOCK and kernels.ROW_CODES. Returns (bytes,) uint8.
+    """
+    blocks = codes.reshape(-1, kernels.ROW_BLOCK, codes.shape[1])
+    if bits > PACKED_BITS:
+        pairs = blocks.reshape(len(blocks), kernels.ROW_BLOCK, -1, 2)
+        return pairs.transpose(0, 2, 1, 3).ravel()
+    groups = blocks.reshape(len(blocks), kernels.ROW_BLOCK, -1, 2, 4)
+    packed: U8 = groups[..., 0, :] | (groups[..., 1, :] << np.uint8(4))
+    return packed.transpose(0, 2, 1, 3).ravel()
 
 
 def padded(n: int, multiple: int) -> int:

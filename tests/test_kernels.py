@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkws import kernels
-from streamkws.layers import MAX_INPUTS, padded
+from streamkws.layers import MAX_INPUTS, block_rows, padded
 from streamkws.quantization import quantize
 
 PRODUCTS = {8: kernels.matvec_u8_u8, 4: kernels.matvec_u8_u4}
@@ -18,10 +18,16 @@ def kernel_order(codes, bits):
     n_rows, n_codes = padded(codes.shape[0], kernels.ROW_BLOCK), padded(codes.shape[1], kernels.ROW_CODES)
     rows = np.zeros((n_rows, n_codes), np.uint8)
     rows[: codes.shape[0], : codes.shape[1]] = codes
-    if bits == 4:
-        halves = rows.reshape(n_rows, -1, 2, 16)
-        rows = halves[:, :, 0] | (halves[:, :, 1] << 4)
-    return np.ascontiguousarray(rows).ravel(), n_rows, n_codes
+    flat = []
+    for block in range(0, n_rows, 8):
+        if bits == 8:
+            for i in range(0, n_codes, 2):
+                flat += [rows[block + r, i + j] for r in range(8) for j in range(2)]
+        else:
+            for i in range(0, n_codes, 8):
+                flat += [rows[block + r, i + j] | rows[block + r, i + j + 4] << 4 for r in range(8) for j in range(4)]
+    assert np.array_equal(flat, block_rows(rows, bits))
+    return np.array(flat, np.uint8), n_rows, n_codes
 
 
 def product(codes, x, bits, kernel=None):
