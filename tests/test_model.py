@@ -112,6 +112,10 @@ def config(**changes):
     return ModelConfig(**{**settings, **changes})
 
 
+def mismatched(model):
+    return Model(model.config, model.quantize(4, 8).layers, model.features, model.filters)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -138,6 +142,9 @@ def config(**changes):
         ),
         (lambda: config(thresholds={"b": 0.5}), "unknown keyword 'b'; the model knows: a"),
         (lambda: random_model().quantize(4, 8).quantize(8, 8), "expected a float32 layer to quantize, got w4a8"),
+        (lambda: random_model().layers[0].kernel_weights(), "expected a quantized layer, got float32"),
+        (lambda: random_model().layers[0].stored_codes(), "expected a quantized layer, got float32"),
+        (lambda: mismatched(random_model()), "expected the layers of the configuration, got other ones"),
         (lambda: random_model().new_state().push(np.zeros((3, 4))), r"of shape \(T, 20\), got \(3, 4\)"),
     ],
 )

@@ -82,8 +82,6 @@ class KeywordNetwork(nn.Module):
         layers = list(config.layers)
         if layers[-1].activation != "sigmoid" or layers[-1].n_outputs != len(config.keywords):
             raise ConfigError("expected a last layer with a sigmoid output per keyword")
-        if any(layer.activation not in ("relu", "linear") for layer in layers[:-1]):
-            raise ConfigError("expected relu or linear activations before the last layer")
         if layers[-1].residual:
             raise ConfigError("expected a last layer that is not residual")
         self.config = config
