@@ -183,10 +183,10 @@ def _parser() -> argparse.ArgumentParser:
         _train,
         "train",
         "train a model",
-        "streamkws train wakewords.toml --corpus corpus/train --export models/",
+        "streamkws train models/wakewords.toml --corpus corpus --export models/",
     )
     train.add_argument("config", metavar="CONFIG.toml", help="the recipe")
-    train.add_argument("--corpus", metavar="FOLDER", help="the recordings, instead of the folder the recipe names")
+    train.add_argument("--corpus", metavar="FOLDER", help="folder with train/ and dev/, instead of the recipe's")
     train.add_argument("--fresh", action="store_true", help="start anew instead of continuing from the last checkpoint")
     train.add_argument("--export", metavar="FOLDER", help="write the trained model there in every bit width")
 
@@ -198,7 +198,12 @@ def _parser() -> argparse.ArgumentParser:
         "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --snr 10 --json figures.json",
     )
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or files")
-    evaluate.add_argument("corpus", metavar="CORPUS", help="folder of the corpus")
+    evaluate.add_argument(
+        "corpus",
+        metavar="CORPUS",
+        help="folder of recordings, such as corpus/dev: wakewords/<keyword>/ with a keyword per file (smart_mirror "
+        "for smart mirror), and folders of other audio to count false accepts in (*_noise is mixed in, too)",
+    )
     evaluate.add_argument(
         "--snr", action="append", type=float, metavar="DB", help="noise condition beside clean (10); may be repeated"
     )
