@@ -80,9 +80,11 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 - **Widths:** {c.bits}{widths}.
 - **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored,
   {model.resident_bytes:,} in memory; {model.float_bytes:,} in float32.
-- **Trained on:** {p.get("data", "not said")}. Recipe: `{p.get("recipe", "not said")}`.
-- **Thresholds:** {thresholds}. They were calibrated on the very negatives of dev that the false accepts below were
-  counted on, so expect more false accepts elsewhere.
+- **Trained on:** {p.get("data", "not said")}.
+- **Training:** {p.get("training", "not said")}; the recipe is `{p.get("recipe", "not said")}`.
+- **Thresholds:** {thresholds}.
+  They were calibrated on the very negatives of dev that the false accepts below were counted on (and then raised), so
+  expect more false accepts elsewhere.
 - **Licence:** {p.get("licence", "not said")}.
 
 ## Intended use
@@ -94,7 +96,7 @@ not for transcribing.
 
 ## Figures on dev ({when})
 
-Speakers of dev are not in train, but dev was used to choose the checkpoint and the thresholds.
+Speakers of dev are not in train, but dev was used to choose the smoothing and the thresholds.
 
 {format_markdown([evaluation])}
 """
@@ -120,10 +122,12 @@ def main() -> None:
         return
     when = date.today().isoformat()
     where = f"Written by `python bench/accuracy.py --corpus <corpus>/dev --write` on {when} ({machine()})."
-    replace_section(ROOT / "README.md", "accuracy", f"{format_markdown(evaluations)}\n\n{where}")
+    table = format_markdown(evaluations).replace(str(arguments.corpus), arguments.corpus.name)
+    replace_section(ROOT / "README.md", "accuracy", f"{table}\n\n{where}")
     replace_section(ROOT / "README.md", "sizes", sizes_markdown(models))
     for model, evaluation in zip(models, evaluations, strict=True):
-        (ROOT / "models" / f"{model.name}.md").write_text(card(model, evaluation, when), encoding="utf-8")
+        text = card(model, evaluation, when).replace(str(arguments.corpus), arguments.corpus.name)
+        (ROOT / "models" / f"{model.name}.md").write_text(text, encoding="utf-8")
     results = {"date": when, "machine": machine(), "models": [one.to_json() for one in evaluations]}
     for result in results["models"]:
         result["corpus"] = Path(result["corpus"]).name

@@ -17,6 +17,7 @@ from streamkws.smoother import Detection, event_buffer, valid_keywords
 from streamkws.sources import Source, open_source
 
 F32 = npt.NDArray[np.float32]
+I16 = npt.NDArray[np.int16]
 
 CHUNK_SAMPLES = 16000
 """Longer blocks are fed in pieces of this size, so that the buffers have a fixed one."""
@@ -84,7 +85,7 @@ class Detector:
         floats = cast(F32, block)
         if block.dtype == np.int16:
             floats = self._floats[: block.size]
-            kernels.int16_to_float(cast(npt.NDArray[np.int16], block), floats)
+            kernels.int16_to_float(cast(I16, block), floats)
         n_events = kernels.detect(self._path, floats)
         return self.smoother.detections(self._events[:n_events]) if n_events else []
 

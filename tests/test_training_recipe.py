@@ -65,6 +65,7 @@ def test_a_minimal_recipe_has_defaults(tmp_path):
         (MINIMAL + "[export]\nbits = [[8, 9]]\n", r"expected export.bits to be pairs of 2 to 8 bits, got \(8, 9\)"),
         (MINIMAL + "[export]\nbits = [4]\n", "expected export.bits to be pairs of 2 to 8 bits, got 4"),
         (MINIMAL + "[export]\ntarget_fa_per_h = -1\n", "expected export.target_fa_per_h >= 0, got -1.0"),
+        (MINIMAL + "[export]\nlowest_threshold = 1\n", "expected export.lowest_threshold from 0 to below 1, got 1.0"),
         ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),
     ],
 )

@@ -141,12 +141,14 @@ class ExportConfig:
     bits: weight and activation bits of each quantized model.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
     threshold_margin: how much further each is raised, on the logit axis.
+    lowest_threshold: none is set below this.
     provenance: text for the file.
     """
 
     bits: tuple[tuple[int, int], ...] = ((8, 8), (4, 8))
     target_fa_per_h: float = 0.5
     threshold_margin: float = 0.0
+    lowest_threshold: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,6 +158,8 @@ class ExportConfig:
         for name in ("target_fa_per_h", "threshold_margin"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
+        if not 0 <= self.lowest_threshold < 1:
+            raise ConfigError(f"expected export.lowest_threshold from 0 to below 1, got {self.lowest_threshold}")
 
 
 @dataclass(frozen=True)

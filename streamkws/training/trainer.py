@@ -343,7 +343,7 @@ def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
         raise ConfigError(f"cannot continue from {path}, a damaged or another file; --fresh starts anew") from error
     wanted = recipe.model.to_model_config({})
-    if replace(config, durations_s={}, provenance={}) != wanted:
+    if replace(config, durations_s={}, provenance={}, smoother=wanted.smoother) != wanted:
         raise ConfigError(f"{path} holds another network than the recipe's; --fresh starts anew")
     if entries["n_auxiliary"] != len(auxiliary_labels(part, recipe.data.auxiliary)):
         raise ConfigError(f"{path} has other auxiliary outputs than the recipe's; --fresh starts anew")
