@@ -4,8 +4,13 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+
+settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 KEYWORDS = ("alexa", "smart mirror", "snowboy")
 
