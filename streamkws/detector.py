@@ -73,15 +73,16 @@ class Detector:
         samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
         Raises AudioError for another dtype, shape or a non-finite sample; the block is then not used at all.
         """
-        block = valid_samples(samples)
-        if block.size <= CHUNK_SAMPLES:
-            return self._push(block)
+        return self._feed(valid_samples(samples))
+
+    def _feed(self, block: I16 | F32) -> list[Detection]:
+        """push for samples that are known to be valid."""
         hits = []
         for start in range(0, block.size, CHUNK_SAMPLES):
-            hits += self._push(block[start : start + CHUNK_SAMPLES])
+            hits += self._feed_chunk(block[start : start + CHUNK_SAMPLES])
         return hits
 
-    def _push(self, block: npt.NDArray[np.int16] | F32) -> list[Detection]:
+    def _feed_chunk(self, block: I16 | F32) -> list[Detection]:
         floats = cast(F32, block)
         if block.dtype == np.int16:
             floats = self._floats[: block.size]
@@ -106,9 +107,7 @@ class Detector:
     def _warm_up(self) -> None:
         """Compile (or load from the cache) every kernel of the path before live audio comes."""
         config = self.model.config
-        silence = np.zeros(config.frontend.window_samples + config.step_samples, np.int16)
-        for start in range(0, silence.size, CHUNK_SAMPLES):
-            self._push(silence[start : start + CHUNK_SAMPLES])
+        self._feed(np.zeros(config.frontend.window_samples + config.step_samples, np.int16))
         self.flush()
         self.reset()
 
@@ -128,7 +127,7 @@ class BatchDetector:
     ) -> None:
         if n_streams < 1:
             raise ConfigError(f"expected at least 1 stream, got {n_streams}")
-        wanted = None if keywords is None else tuple(valid_keywords(keywords, model.keywords))
+        wanted = None if keywords is None else valid_keywords(keywords, model.keywords)
         self.detectors = tuple(Detector(model, thresholds, wanted) for _ in range(n_streams))
 
     def push(self, blocks: npt.ArrayLike) -> list[Detection]:
@@ -144,7 +143,7 @@ class BatchDetector:
         return [
             replace(hit, stream=stream)
             for stream, (detector, row) in enumerate(zip(self.detectors, checked, strict=True))
-            for hit in detector.push(row)
+            for hit in detector._feed(row)
         ]
 
     def flush(self) -> list[Detection]:
