@@ -1,4 +1,4 @@
-"""What ships: the models hear the shipped recording, whose synthesizers training never heard, keyword by keyword."""
+"""What ships: the models hear the shipped recording, whose voices were picked among those they hear, word by word."""
 
 import json
 from pathlib import Path
