@@ -26,6 +26,7 @@ F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
 FIRST: Any = np.int64(0)
 """An index that numba does not specialize on, as it would on the literal 0."""
 Records = Any
@@ -60,7 +61,7 @@ AVX2 = _target_has_avx2()
 
 # ---- codes: integer products ---------------------------------------------------------------------------------------
 
-ROW_CODES = 16
+ROW_CODES = 8
 """The codes of an input vector and of a weight row are padded with zeros to a multiple of this."""
 
 ROW_BLOCK = 8
@@ -115,19 +116,22 @@ class _ProductsU8:
 
 
 class _ProductsU4:
-    """4-bit weights times u8 inputs by pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600. 16 a turn."""
+    """4-bit weights times u8 inputs by pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600.
+
+    16 inputs a turn, and 8 in a last one where they are no multiple of 16.
+    """
 
     inputs = 16
 
     @staticmethod
-    def load_inputs(builder, pointer):
-        quads = [_load(builder, pointer, 4 * g, _I32) for g in range(4)]
+    def load_inputs(builder, pointer, n=16):
+        quads = [_load(builder, pointer, 4 * g, _I32) for g in range(n // 4)]
         return [builder.bitcast(_repeat(builder, quad, 8), _V32I8) for quad in quads]
 
     @staticmethod
     def multiply(builder, pointer, inputs):
         total = None
-        for g in range(2):
+        for g in range(len(inputs) // 2):
             packed = _load(builder, pointer, 32 * g, _V32I8)
             low = builder.and_(packed, ir.Constant(_V32I8, [0x0F] * 32))
             high = builder.lshr(packed, ir.Constant(_V32I8, [4] * 32))
@@ -155,14 +159,22 @@ def _product_intrinsic(products, n_blocks):
         sums = [cgutils.alloca_once(builder, _V8I32) for _ in blocks]
         for total in sums:
             builder.store(ir.Constant(_V8I32, [0] * 8), total)
-        with cgutils.for_range(builder, builder.udiv(n_codes, _I64(products.inputs)), intp=_I64) as turn:
-            inputs = products.load_inputs(
-                builder, builder.gep(x_pointer, [builder.mul(turn.index, _I64(products.inputs))])
-            )
-            start = builder.mul(turn.index, _I64(64))
+
+        def add(inputs, start):
             for block, total in zip(blocks, sums, strict=True):
                 added = products.multiply(builder, builder.gep(block, [start]), inputs)
                 builder.store(builder.add(builder.load(total), added), total)
+
+        n_turns = builder.udiv(n_codes, _I64(products.inputs))
+        with cgutils.for_range(builder, n_turns, intp=_I64) as turn:
+            place = builder.mul(turn.index, _I64(products.inputs))
+            add(products.load_inputs(builder, builder.gep(x_pointer, [place])), builder.mul(turn.index, _I64(64)))
+        if products.inputs > ROW_CODES:
+            rest = builder.urem(n_codes, _I64(products.inputs))
+            with builder.if_then(builder.icmp_unsigned("!=", rest, _I64(0))):
+                place = builder.mul(n_turns, _I64(products.inputs))
+                last = products.load_inputs(builder, builder.gep(x_pointer, [place]), ROW_CODES)
+                add(last, builder.mul(n_turns, _I64(64)))
         for b, total in enumerate(sums):
             target = builder.gep(data(6), [builder.add(out_start, _I64(ROW_BLOCK * b))])
             builder.store(builder.load(total), builder.bitcast(target, _V8I32.as_pointer()), align=4)
@@ -468,7 +480,8 @@ LAYER = np.dtype(
             "weights",  # where the layer's weights begin: bytes of Network.weights, or floats of float_weights
             "tap_size",  # distance between the weights of two taps, in the same unit
             "columns",  # where its columns begin in Network.columns
-            "weight_sums",  # where its (taps, O) sums of weight codes begin in Network.weight_sums
+            "narrow_sums",  # 1 where its sums of weight codes are in Network.narrow_sums
+            "weight_sums",  # where its (taps, O) sums of weight codes begin in Network.weight_sums or .narrow_sums
             "ring",  # where its ring begins in NetworkState.codes, or in .floats
             "slots",  # where its ring's slots begin in NetworkState.ranges and .sums
             "n_slots",  # length of its ring in frames: (taps - 1) * dilation + 1
@@ -482,7 +495,9 @@ class Network(NamedTuple):
     """The constant part of a model.
 
     layers: (L,) records of LAYER. weights: (bytes,) uint8 packed codes. float_weights: (n,) float32.
-    columns: (3, n) float32: lo, step and bias per output unit. weight_sums: (n,) float32, S(qw[o]) per tap.
+    columns: (3, n) float32: lo, step and bias per output unit.
+    weight_sums, narrow_sums: (n,) float32 and uint16, S(qw[o]) per tap; the narrow ones are of the layers whose sums
+        cannot exceed 65,535.
     levels: (L + 1,) float32: 2^bits - 1 of each layer's input, and of the output; 0 is float32.
     features: (2, F) float32: mean and scale of the log-mel input.
     """
@@ -492,6 +507,7 @@ class Network(NamedTuple):
     float_weights: F32
     columns: F32
     weight_sums: F32
+    narrow_sums: U16
     levels: F32
     features: F32
 
@@ -570,9 +586,17 @@ def run_layer(network: Network, state: NetworkState, index: int) -> None:
         lo, step = state.ranges[layer.slots + slot, 0], state.ranges[layer.slots + slot, 1]
         offset += step * np.float32(state.sums[layer.slots + slot]) + np.float32(n_inputs) * lo
         sums_start = layer.weight_sums + tap * n_outputs
-        weight_sums = network.weight_sums[sums_start : sums_start + n_outputs]
-        for o in range(n_outputs):
-            values[o] += step * np.float32(state.products[o]) + lo * weight_sums[o]
+        if lo == 0:  # as after most rectified layers
+            for o in range(n_outputs):
+                values[o] += step * np.float32(state.products[o])
+        elif layer.narrow_sums:
+            narrow_sums = network.narrow_sums[sums_start : sums_start + n_outputs]
+            for o in range(n_outputs):
+                values[o] += step * np.float32(state.products[o]) + lo * np.float32(narrow_sums[o])
+        else:
+            weight_sums = network.weight_sums[sums_start : sums_start + n_outputs]
+            for o in range(n_outputs):
+                values[o] += step * np.float32(state.products[o]) + lo * weight_sums[o]
     first, end = layer.columns, layer.columns + n_outputs
     lo_w, step_w, bias = network.columns[0][first:end], network.columns[1][first:end], network.columns[2][first:end]
     for o in range(n_outputs):

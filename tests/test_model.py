@@ -53,6 +53,19 @@ def test_layers_of_different_widths_work_together(frames):
     assert close.mean() > 0.95
 
 
+def test_sums_of_weight_codes_beyond_16_bits(frames):
+    layers = (
+        LayerConfig(20, 300, taps=2),
+        LayerConfig(300, 6, activation="linear"),
+        LayerConfig(6, 3, activation="sigmoid"),
+    )
+    model = random_model(layers=layers).quantize(8, 8)
+    assert [bool(narrow) for narrow in model.network.layers.narrow_sums] == [True, False, True]
+    assert model.network.weight_sums.size == 6 and model.network.weight_sums.max() > 2**15
+    close = np.abs(model.new_state().push(frames) - naive.network(model, frames)).max(axis=1) < 1e-4
+    assert close.mean() > 0.97
+
+
 def test_more_bits_are_closer_to_float(frames):
     model = random_model()
     exact = model.new_state().push(frames)
@@ -95,6 +108,35 @@ def test_sizes_are_counted():
     assert quantized.stored_bytes == n_weights // 2 + 12 * n_outputs
     assert quantized.name == "random.w4a8"
     assert model.name == "random.f32"
+
+
+def relative_rms(values, stored):
+    return np.linalg.norm((stored - values).ravel()) / np.linalg.norm(values.ravel())
+
+
+def test_quantizing_records_what_it_changed():
+    model = random_model()
+    quantized = model.quantize([8, 4, 32, 2], [8, 8, 32, 8])
+    assert len(quantized.config.weight_errors) == len(model.layers)
+    for before, after, errors in zip(model.layers, quantized.layers, quantized.config.weight_errors, strict=True):
+        values = before.weights.astype(np.float64)
+        stored = after.weights if after.config.is_float else after.weights.dequantize()
+        columns = [relative_rms(v, s) for v, s in zip(values, stored, strict=True)]
+        assert errors == pytest.approx((relative_rms(values, stored), max(columns)), abs=1e-6)
+        assert errors == tuple(round(error, 6) for error in errors)
+    assert quantized.config.weight_errors[2] == (0, 0)
+    assert quantized.with_settings(thresholds={}).config.weight_errors == quantized.config.weight_errors
+
+
+def test_a_float_model_records_no_errors():
+    model = random_model()
+    assert model.config.is_float and model.config.weight_errors == ()
+    unchanged = model.quantize(32, 32).config
+    assert unchanged.is_float and unchanged == model.config
+    quantized = model.quantize(4, 8).config
+    assert not quantized.is_float and not model.quantize([4, 32, 32, 32], [8, 32, 32, 32]).config.is_float
+    weights = FloatWeights(*model.features, *zip(*((layer.weights, layer.bias) for layer in model.layers), strict=True))
+    assert Model.from_float(quantized, weights).config == model.config
 
 
 def test_constant_arrays_cannot_be_written(model):
@@ -142,6 +184,19 @@ def mismatched(model):
         ),
         (lambda: config(thresholds={"b": 0.5}), "unknown keyword 'b'; the model knows: a"),
         (lambda: random_model().quantize(4, 8).quantize(8, 8), "expected a float32 layer to quantize, got w4a8"),
+        (lambda: random_model().quantize((4, 8, 8), 8), "expected weight_bits for 4 layers, got 3"),
+        (lambda: random_model().quantize(4, (8,) * 5), "expected activation_bits for 4 layers, got 5"),
+        (lambda: random_model().quantize(4, 8, "row"), "expected weight ranges of column, matrix, got 'row'"),
+        (
+            lambda: config(weight_errors=((0.1, 0.2), (0.1, 0.2))),
+            r"expected two weight_errors for each of 1 layers, got \(\(0.1, 0.2\), \(0.1, 0.2\)\)",
+        ),
+        (
+            lambda: config(weight_errors=((0.1,),)),
+            r"expected two weight_errors for each of 1 layers, got \(\(0.1,\),\)",
+        ),
+        (lambda: config(weight_errors=((0.1, -0.2),)), r"expected finite weight_errors of at least 0, got .*-0.2"),
+        (lambda: config(weight_errors=((np.nan, 0.2),)), "expected finite weight_errors of at least 0, got .*nan"),
         (lambda: random_model().layers[0].kernel_weights(), "expected a quantized layer, got float32"),
         (lambda: random_model().layers[0].stored_codes(), "expected a quantized layer, got float32"),
         (lambda: mismatched(random_model()), "expected the layers of the configuration, got other ones"),
