@@ -1,4 +1,4 @@
-"""The command line: streamkws demo | detect | listen | devices | info | train | evaluate.
+"""The command line: streamkws demo | detect | listen | devices | info | quantize | train | evaluate.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a failure (a file that cannot
 be read, no microphone), 2 wrong usage (an option, a keyword or a name), 130 Ctrl-C. A reader that closes the pipe ends
@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -40,6 +41,7 @@ SLOW_START_S = 2.0  # a start that takes longer explains itself
 LONG_FILE_S = 60.0  # a file or ...
 MANY_FILES = 20  # ... a call that gets a progress bar
 EARLY_S, LATE_S = 0.2, 0.5  # how far from the spoken keyword a detection still counts (DESIGN.md, section 5)
+INFO_BITS = (8, 4)  # widths whose weight quantization error is shown of an f32 model
 TIMELINE_COLUMNS = 48
 DEMO_BLOCK_SAMPLES = 1280
 METER_COLUMNS = 40
@@ -179,6 +181,27 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("model", nargs="?", metavar="MODEL", help="a shipped name or a file; without it, list what ships")
     json_lines(info)
 
+    quantize = command(
+        _quantize,
+        "quantize",
+        "quantize a float32 model to integer codes, without training",
+        "streamkws quantize wakewords.f32 --weights 4 --activations 8",
+        "streamkws quantize mine.f32.safetensors --weights 8,4,4,8 --activations 8 --out small.safetensors",
+        "streamkws quantize mine.f32.safetensors --weights 32,4,4,32 --activations 32,8,8,32",
+    )
+    quantize.add_argument("model", metavar="MODEL", help="a shipped name or a file, in float32")
+    for name, what in (("--weights", "weights"), ("--activations", "the layers' input vectors")):
+        quantize.add_argument(
+            name,
+            required=True,
+            type=_widths,
+            metavar="BITS",
+            help=f"bits of {what}, 2 to 8, or 32 for float32: for all layers, or one for each with commas between",
+        )
+    quantize.add_argument("--out", metavar="FILE", help="instead of <name>.<widths>.safetensors in the current folder")
+    quantize.add_argument("--force", action="store_true", help="replace a file that exists")
+    quantize.add_argument("--json", action="store_true", help="print a JSON object")
+
     train = command(
         _train,
         "train",
@@ -219,6 +242,16 @@ def _threshold(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"expected a number or KEYWORD=NUMBER, got {text!r}") from None
 
 
+def _widths(text: str) -> int | tuple[int, ...]:
+    try:
+        bits = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number, or one for each layer with commas between, got {text!r}"
+        ) from None
+    return bits if len(bits) > 1 else bits[0]
+
+
 def _device(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
@@ -235,10 +268,13 @@ def _json(values: Mapping[str, object]) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return aligned columns; numbers to the right."""
+    """Return aligned columns; numbers, percentages and "-" to the right."""
     cells = [header, *([str(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    right = [
+        all(isinstance(row[column], int | float) or f" {row[column]}".endswith((" %", " -")) for row in rows)
+        for column in range(len(header))
+    ]
     return "\n".join(
         "  ".join(
             f"{cell:{'>' if r else '<'}{width}}" for cell, width, r in zip(row, widths, right, strict=True)
@@ -523,7 +559,7 @@ class _Meter:
         return text
 
 
-# -- devices, info
+# -- devices, info, quantize
 
 
 def _devices(arguments: argparse.Namespace) -> int:
@@ -558,7 +594,7 @@ def _info(arguments: argparse.Namespace) -> int:
         "float_bytes": model.float_bytes,
     }
     if arguments.json:
-        print(json.dumps(facts | {"thresholds": thresholds, "config": asdict(config)}))
+        print(json.dumps(facts | {"thresholds": thresholds, "layers": _layer_facts(model), "config": asdict(config)}))
         return 0
     front_end, smoother = config.frontend, config.smoother
     step_ms = 1000 * config.step_samples / front_end.sample_rate
@@ -580,6 +616,30 @@ def _info(arguments: argparse.Namespace) -> int:
         f"decision: a step of {step_ms:g} ms, smoothed over {smoother.smoothing_steps}, patience "
         f"{smoother.patience_steps}, refractory {smoother.refractory_steps} steps\n"
     )
+    print(_layer_table(model))
+    if config.provenance:
+        print()
+        for name, text in config.provenance.items():
+            print(f"{name}: {text}")
+    return 0
+
+
+def _weight_errors(model: Model) -> dict[int | None, Sequence[tuple[float, float] | tuple[None, None]]]:
+    """Each layer's weight quantization error and its worst column's; None where unknown.
+
+    The key is None for the errors that the model records, or the bits at which an f32 model would have them.
+    """
+    if model.config.is_float:
+        return {bits: model.quantize(bits, bits).config.weight_errors for bits in INFO_BITS}
+    return {None: model.config.weight_errors or [(None, None)] * len(model.layers)}
+
+
+def _layer_table(model: Model) -> str:
+    """Draw the layers with their shapes, sizes and weight quantization errors."""
+    errors = _weight_errors(model)
+    header = ["layer", "taps", "dilation", "activation", "bits", "bytes"]
+    for bits in errors:
+        header += ["error" if bits is None else f"{bits}-bit error", "worst"]
     rows = [
         (
             f"{layer.n_inputs} -> {layer.n_outputs}",
@@ -588,14 +648,65 @@ def _info(arguments: argparse.Namespace) -> int:
             layer.activation + (" + input" if layer.residual else ""),
             layer.bits,
             layer.stored_bytes,
+            *("-" if error is None else f"{100 * error:.2f} %" for pair in pairs for error in pair),
         )
-        for layer in config.layers
+        for layer, *pairs in zip(model.config.layers, *errors.values(), strict=True)
     ]
-    print(_table(("layer", "taps", "dilation", "activation", "bits", "bytes"), rows))
-    if config.provenance:
-        print()
-        for name, text in config.provenance.items():
-            print(f"{name}: {text}")
+    lines = [
+        _table(header, rows),
+        "error: RMS of what quantization changes in the weights, relative to their own; worst: of the worst column",
+    ]
+    if (None, None) in [pair for pairs in errors.values() for pair in pairs]:
+        lines.append("-: not recorded in the model file")
+    return "\n".join(lines)
+
+
+def _layer_facts(model: Model) -> list[dict[str, object]]:
+    """Return what _layer_table shows, for JSON; errors as fractions."""
+    facts: list[dict[str, object]] = [
+        {
+            "n_inputs": layer.n_inputs,
+            "n_outputs": layer.n_outputs,
+            "taps": layer.taps,
+            "dilation": layer.dilation,
+            "bits": layer.bits,
+            "stored_bytes": layer.stored_bytes,
+        }
+        for layer in model.config.layers
+    ]
+    for bits, pairs in _weight_errors(model).items():
+        at = "" if bits is None else f"_at_{bits}_bits"
+        for layer_facts, (error, worst) in zip(facts, pairs, strict=True):
+            layer_facts |= {f"weight_error{at}": error, f"worst_column_error{at}": worst}
+    return facts
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from streamkws.model_file import SUFFIX, model_path, save_model
+
+    full = _load_model(arguments.model)
+    if not full.config.is_float:
+        raise ConfigError(
+            f"expected a float32 model, got {full.config.bits}: quantize the f32 model {arguments.model} was made from"
+        )
+    model = full.quantize(arguments.weights, arguments.activations)
+    if model.config.is_float:
+        raise ConfigError("expected at least one layer of 2 to 8 bits, got 32 for all")
+    path = Path(arguments.out or re.sub(r"[^\w.+ -]", "_", model.name) + SUFFIX)  # a model's name is free text
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a file to write, got a folder")
+    if path.exists() and not arguments.force:
+        raise ConfigError(f"{path}: exists already; --force replaces it")
+    n_full_bytes = model_path(arguments.model).stat().st_size
+    n_bytes = save_model(model, path).stat().st_size
+    if model.thresholds:
+        _complain(f"the thresholds are those calibrated for {full.name}; streamkws evaluate shows how they do")
+    if arguments.json:
+        facts = {"path": str(path), "name": model.name, "file_bytes": n_bytes, "float_file_bytes": n_full_bytes}
+        print(json.dumps(facts | {"layers": _layer_facts(model)}))
+        return 0
+    print(f"{path}: {n_bytes:,} bytes, {100 * n_bytes / n_full_bytes:.0f} % of {full.name}'s {n_full_bytes:,}\n")
+    print(_layer_table(model))
     return 0
 
 

@@ -14,9 +14,11 @@ from streamkws.quantization import (
     MIN_BITS,
     PACKED_BITS,
     Quantized,
+    column_errors,
     pack_codes,
     packed_size,
     quantize_columns,
+    relative_error,
 )
 
 F32 = npt.NDArray[np.float32]
@@ -131,11 +133,31 @@ class Layer:
         if not all(np.isfinite(table).all() for table in (*tables, self.bias)):
             raise ConfigError("expected finite weights, got NaN or infinite ones")
 
-    def quantize(self, config: LayerConfig) -> Layer:
-        """This float32 layer in the widths of config, its columns quantized by equations (1) and (2)."""
+    def quantize(self, config: LayerConfig, ranges: str = "column") -> Layer:
+        """This float32 layer in the widths of config, its columns quantized by equations (1) and (2).
+
+        ranges: "matrix" for one range of all weights instead, see quantize_columns.
+        """
+        weights = self._float_weights()
+        if config.is_float:
+            return Layer(config, weights, self.bias)
+        return Layer(config, quantize_columns(weights, config.weight_bits, ranges), self.bias)
+
+    def weight_error(self, quantized: Layer) -> tuple[float, float]:
+        """What quantize changed in this layer's weights: their relative RMS error, and that of the worst column.
+
+        Both as fractions, rounded to 6 digits; 0 where the weights are still float32.
+        """
+        if not isinstance(quantized.weights, Quantized):
+            return 0.0, 0.0
+        weights = self._float_weights()
+        worst = float(column_errors(weights, quantized.weights).max())
+        return round(relative_error(weights, quantized.weights), 6), round(worst, 6)
+
+    def _float_weights(self) -> F32:
         if isinstance(self.weights, Quantized):
             raise ConfigError(f"expected a float32 layer to quantize, got {self.config.bits}")
-        return Layer(config, quantize_columns(self.weights, config.weight_bits), self.bias)
+        return self.weights
 
     def kernel_weights(self) -> U8:
         """The codes as the matrix kernels read them (kernels.py says how): (taps, bytes) uint8, padded with zeros."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +31,8 @@ class ModelConfig:
     thresholds: calibrated default threshold per keyword.
     durations_s: typical duration of each keyword in seconds, for Detection.start.
     provenance: free text: name, data, recipe, licence, date.
+    weight_errors: what quantization changed in each layer's weights: their relative RMS error, and that of the worst
+        column (0 in a layer left in float32); empty where unknown.
     """
 
     keywords: tuple[str, ...]
@@ -40,6 +43,7 @@ class ModelConfig:
     thresholds: dict[str, float] = field(default_factory=dict)
     durations_s: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, str] = field(default_factory=dict)
+    weight_errors: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.keywords or len(set(self.keywords)) != len(self.keywords):
@@ -66,6 +70,12 @@ class ModelConfig:
             )
         valid_keywords(self.thresholds, self.keywords)
         valid_keywords(self.durations_s, self.keywords)
+        if self.weight_errors and [len(errors) for errors in self.weight_errors] != [2] * len(self.layers):
+            raise ConfigError(
+                f"expected two weight_errors for each of {len(self.layers)} layers, got {self.weight_errors}"
+            )
+        if not all(0 <= error <= sys.float_info.max for errors in self.weight_errors for error in errors):
+            raise ConfigError(f"expected finite weight_errors of at least 0, got {self.weight_errors}")
 
     @property
     def step_samples(self) -> int:
@@ -77,6 +87,11 @@ class ModelConfig:
         """Turns network steps into seconds."""
         first_end = (self.frame_stride - 1) * self.frontend.hop_samples + self.frontend.window_samples
         return StepClock(first_end, self.step_samples, self.frontend.sample_rate)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether every layer computes in float32."""
+        return all(layer.is_float for layer in self.layers)
 
     @property
     def bits(self) -> str:
@@ -136,15 +151,35 @@ class Model:
             for c, w, b in zip(float_layers, weights.weights, weights.biases, strict=True)
         )
         features = np.stack([weights.feature_mean, weights.feature_scale]).astype(np.float32)
-        return cls(replace(config, layers=float_layers), layers, features, mel_filters(config.frontend))
+        float_config = replace(config, layers=float_layers, weight_errors=())
+        return cls(float_config, layers, features, mel_filters(config.frontend))
 
-    def quantize(self, weight_bits: int, activation_bits: int) -> Model:
-        """This f32 model with every weight column quantized (quantization after training)."""
+    def quantize(
+        self, weight_bits: int | Sequence[int], activation_bits: int | Sequence[int], ranges: str = "column"
+    ) -> Model:
+        """This f32 model with every weight column quantized (quantization after training).
+
+        What it changed in the weights is in the result's config.weight_errors.
+
+        weight_bits, activation_bits: for all layers, or one for each; 32 leaves a layer in float32.
+        ranges: "matrix" for one range per layer instead of one per column, to compare with.
+        """
+        n_layers = len(self.layers)
+        widths = []
+        for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
+            each = (bits,) * n_layers if isinstance(bits, int) else tuple(bits)
+            if len(each) != n_layers:
+                raise ConfigError(f"expected {name} for {n_layers} layers, got {len(each)}")
+            widths.append(each)
         configs = tuple(
-            replace(layer.config, weight_bits=weight_bits, activation_bits=activation_bits) for layer in self.layers
+            replace(layer.config, weight_bits=weights, activation_bits=activations)
+            for layer, weights, activations in zip(self.layers, *widths, strict=True)
         )
-        layers = tuple(layer.quantize(config) for layer, config in zip(self.layers, configs, strict=True))
-        return Model(replace(self.config, layers=configs), layers, self.features, self.filters)
+        layers = tuple(layer.quantize(config, ranges) for layer, config in zip(self.layers, configs, strict=True))
+        errors = tuple(layer.weight_error(quantized) for layer, quantized in zip(self.layers, layers, strict=True))
+        unchanged = all(config.is_float for config in configs)
+        config = replace(self.config, layers=configs, weight_errors=() if unchanged else errors)
+        return Model(config, layers, self.features, self.filters)
 
     def with_settings(
         self,
@@ -265,8 +300,10 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
     weights: list[npt.NDArray[np.uint8]] = []
     float_weights: list[F32] = []
     weight_sums: list[F32] = []
+    narrow_sums: list[npt.NDArray[np.uint16]] = []
     columns = []
-    codes_end = floats_end = weights_end = float_weights_end = sums_end = columns_end = slots_end = 0
+    codes_end = floats_end = weights_end = float_weights_end = columns_end = slots_end = 0
+    sums_end = narrow_end = 0
     for record, layer in zip(records, layers, strict=True):
         c = layer.config
         record.n_inputs, record.n_outputs = c.n_inputs, c.n_outputs
@@ -278,12 +315,18 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
         if isinstance(layer.weights, Quantized):
             packed = layer.kernel_weights()
             record.weights, record.tap_size, record.ring = weights_end, packed[0].size, codes_end
-            record.weight_sums = sums_end
+            record.narrow_sums = c.n_inputs * (2**c.weight_bits - 1) <= np.iinfo(np.uint16).max
+            record.weight_sums = narrow_end if record.narrow_sums else sums_end
             weights.append(packed.ravel())
-            weight_sums.append(layer.weights.codes.sum(axis=2, dtype=np.int64).T.astype(np.float32).ravel())
+            sums = layer.weights.codes.sum(axis=2, dtype=np.int64).T.ravel()
             columns.append(np.stack([layer.weights.lo, layer.weights.step, layer.bias]))
             weights_end += packed.size
-            sums_end += c.taps * c.n_outputs
+            if record.narrow_sums:
+                narrow_sums.append(sums.astype(np.uint16))
+                narrow_end += sums.size
+            else:
+                weight_sums.append(sums.astype(np.float32))
+                sums_end += sums.size
             codes_end += c.n_slots * record.n_codes
         else:
             record.weights, record.tap_size, record.ring = float_weights_end, c.n_outputs * c.n_inputs, floats_end
@@ -302,6 +345,7 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
         float_weights=np.concatenate([*float_weights, empty_floats]),
         columns=np.concatenate(columns, axis=1).astype(np.float32),
         weight_sums=np.concatenate([*weight_sums, empty_floats]),
+        narrow_sums=np.concatenate([*narrow_sums, np.zeros(0, np.uint16)]),
         levels=np.array([FLOAT_LEVELS if b == FLOAT_BITS else 2**b - 1 for b in bits], np.float32),
         features=np.ascontiguousarray(features, np.float32),
     )

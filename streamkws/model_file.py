@@ -4,13 +4,15 @@ Tensors: features (2, F) float32; frontend.mel_limits (F, 2) int32 and frontend.
 non-zero stretches; per layer i: layers.i.bias (O,) float32 and either layers.i.weights (O, taps, I) float32, or
 layers.i.codes (bytes,) uint8 (packed two to a byte up to 4 bits), layers.i.lo and layers.i.step (O,) float32.
 Metadata: one entry, "streamkws", a JSON object with the version and the configuration (safetensors writes several
-entries in no fixed order; with one, the same model gives the same bytes).
+entries in no fixed order; with one, the same model gives the same bytes). A configuration without weight_errors, as
+the first files have, is one where they are unknown.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +36,10 @@ _Config = TypeVar("_Config", FrontEndConfig, LayerConfig, SmootherConfig, ModelC
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
-    """Write model to path, by way of a temporary file beside it, and return the path."""
+    """Write model to path, by way of a temporary file beside it, and return the path.
+
+    Raises OSError, naming path, when it cannot be written.
+    """
     from safetensors.numpy import save
 
     path = Path(path)
@@ -56,8 +61,13 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
     header = json.dumps({"version": VERSION, "config": asdict(model.config)}, separators=(",", ":"))
     data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {FORMAT: header})
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return path
 
 
@@ -83,7 +93,9 @@ def load_model(name: str | os.PathLike[str]) -> Model:
         return _model(_model_config(header.get("config")), tensors)
     except RecursionError:
         raise ModelFileError(f"{path}: damaged model file: the configuration is nested too deeply") from None
-    except (ConfigError, json.JSONDecodeError) as error:
+    except ModelFileError:
+        raise
+    except ValueError as error:  # a ConfigError, or json's own: bad syntax, a number of too many digits
         raise ModelFileError(f"{path}: damaged model file: {error}") from None
 
 
@@ -194,6 +206,9 @@ def _model_config(values: Any) -> ModelConfig:
     values["frontend"] = _config(FrontEndConfig, values.get("frontend"))
     values["smoother"] = _config(SmootherConfig, values.get("smoother"))
     values["keywords"] = _keywords(values.get("keywords"))
+    if not isinstance(values.get("provenance"), dict):
+        raise ConfigError(f"expected an object of provenance in the configuration, got {values.get('provenance')!r}")
+    values["weight_errors"] = _weight_errors(values.get("weight_errors", []))
     return _config(ModelConfig, values)
 
 
@@ -201,6 +216,14 @@ def _keywords(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ConfigError(f"expected a list of keywords, got {values!r}")
     return tuple(values)
+
+
+def _weight_errors(values: Any) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(values, list) or not all(
+        isinstance(errors, list) and all(isinstance(error, int | float) for error in errors) for errors in values
+    ):
+        raise ConfigError(f"expected a list of weight_errors, two numbers a layer, got {values!r}")
+    return tuple(tuple(errors) for errors in values)
 
 
 def _config(kind: type[_Config], values: Any) -> _Config:

@@ -35,6 +35,8 @@ F32 = npt.NDArray[np.float32]
 MIN_BITS, MAX_BITS = 2, 8
 PACKED_BITS = 4
 """Codes of at most this many bits are stored two to a byte."""
+WEIGHT_RANGES = ("column", "matrix")
+"""What weights share a range: those of an output unit, or, to compare with, all of a layer."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,44 @@ def quantize(values: npt.ArrayLike, bits: int) -> Quantized:
     return Quantized(q.astype(np.uint8), np.asarray(lo, np.float32), step, bits)
 
 
-def quantize_columns(weights: npt.ArrayLike, bits: int) -> Quantized:
+def quantize_columns(weights: npt.ArrayLike, bits: int, ranges: str = "column") -> Quantized:
     """Quantize a weight tensor column by column: one (lo, step) for all weights that feed an output unit.
 
     weights: (O, taps, I) float32. Returns codes (O, taps, I), lo and step (O,).
+    ranges: "matrix" gives all columns the same (lo, step), from the whole tensor's min and max: the usual way, which
+        the paper's is compared with.
     """
+    if ranges not in WEIGHT_RANGES:
+        raise ConfigError(f"expected weight ranges of {', '.join(WEIGHT_RANGES)}, got {ranges!r}")
     w = np.asarray(weights, np.float32)
-    flat = quantize(w.reshape(len(w), -1), bits)
-    return Quantized(flat.codes.reshape(w.shape), flat.lo, flat.step, bits)
+    flat = quantize(w.reshape(len(w) if ranges == "column" else 1, -1), bits)
+    lo, step = (np.broadcast_to(table, len(w)).copy() for table in (flat.lo, flat.step))
+    return Quantized(flat.codes.reshape(w.shape), lo, step, bits)
+
+
+def relative_error(values: npt.ArrayLike, quantized: Quantized) -> float:
+    """Root mean square of what quantization changed, relative to the values' own root mean square; 0 where all are 0.
+
+    values: of the shape of quantized.codes.
+    """
+    return float(_relative_rms(values, quantized, None))
+
+
+def column_errors(weights: npt.ArrayLike, quantized: Quantized) -> npt.NDArray[np.float64]:
+    """The relative_error of every weight column by itself.
+
+    weights: (O, taps, I), the shape of quantized.codes. Returns (O,) float64.
+    """
+    return _relative_rms(weights, quantized, (1, 2))
+
+
+def _relative_rms(values: npt.ArrayLike, quantized: Quantized, axes: tuple[int, ...] | None) -> npt.NDArray[np.float64]:
+    v = np.asarray(values, np.float64)
+    own = np.asarray(np.sqrt(np.mean(v**2, axis=axes)))
+    changed = np.sqrt(np.mean((quantized.dequantize() - v) ** 2, axis=axes))
+    errors = np.zeros_like(own)
+    np.divide(changed, own, out=errors, where=own > 0)
+    return errors
 
 
 def matrix_product(weights: Quantized, x: Quantized) -> F32:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from streamkws import ModelFileError, load_model, posteriors, save_model
 from streamkws.model_file import model_path, shipped_models
 
 
-@pytest.mark.parametrize("widths", [None, (8, 8), (4, 8), (3, 8), (5, 8)])
+@pytest.mark.parametrize("widths", [None, (8, 8), (4, 8), (3, 8), (5, 8), ([32, 4, 8, 2], [32, 8, 8, 8])])
 def test_a_model_comes_back_as_it_was(widths, tmp_path):
     model = random_model() if widths is None else random_model().quantize(*widths)
     path = save_model(model, tmp_path / "m.safetensors")
@@ -18,6 +19,35 @@ def test_a_model_comes_back_as_it_was(widths, tmp_path):
     samples = speechlike(20000)
     assert np.array_equal(posteriors(samples, again), posteriors(samples, model))
     assert save_model(again, tmp_path / "n.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_from_before_weight_errors_loads(tmp_path):
+    path = edited(tmp_path, drop_settings=["weight_errors"])
+    assert "weight_errors" not in header_of(path)["config"]
+    old, new = load_model(path), load_model(tmp_path / "good.safetensors")
+    assert len(new.config.weight_errors) == 4
+    assert old.config == replace(new.config, weight_errors=())
+
+
+def test_shipped_models_say_what_quantization_changed():
+    for name in shipped_models():
+        config = load_model(name).config
+        assert len(config.weight_errors) == (0 if config.is_float else len(config.layers))
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as failure:
+        save_model(random_model(), tmp_path / "no" / "m.safetensors")
+    assert failure.value.filename == str(tmp_path / "no" / "m.safetensors")
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path):
+    folder = tmp_path / "m.safetensors"
+    folder.mkdir()
+    with pytest.raises(OSError) as failure:
+        save_model(random_model(), folder)
+    assert failure.value.filename == str(folder)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_shipped_models_load_by_name():
@@ -41,13 +71,14 @@ def header_of(path):
     return json.loads(metadata["streamkws"])
 
 
-def edited(tmp_path, tensors=None, drop=(), header=None, config=None):
+def edited(tmp_path, tensors=None, drop=(), header=None, config=None, drop_settings=()):
     """A file of the random w4a8 model with some tensors, settings or the whole header changed."""
     good = save_model(random_model().quantize(4, 8), tmp_path / "good.safetensors")
     contents = {k: v for k, v in {**load_file(good), **(tensors or {})}.items() if k not in drop}
     if header is None:
         old = header_of(good)
-        header = json.dumps({**old, "config": {**old["config"], **(config or {})}})
+        settings = {**old["config"], **(config or {})}
+        header = json.dumps({**old, "config": {k: v for k, v in settings.items() if k not in drop_settings}})
     bad = tmp_path / "bad.safetensors"
     save_file(contents, bad, {"streamkws": header})
     return bad
@@ -115,6 +146,10 @@ def test_a_newer_file_is_said(tmp_path):
         ('{"version": 1}', "expected a configuration object, got NoneType"),
         ('{"version": 1, "config": {}}', "expected a list of layers in the configuration"),
         ("[" * 100_000, "nested too deeply"),
+        (
+            '{"version": 1, "config": {"weight_errors": [[' + "9" * 9999 + ", 0]]}}",
+            "damaged model file: Exceeds the limit",
+        ),
     ],
 )
 def test_a_damaged_header_is_said(header, text, tmp_path):
@@ -130,6 +165,16 @@ def test_a_damaged_header_is_said(header, text, tmp_path):
         ({"frame_stride": "two"}, "wrong type of a setting in ModelConfig"),
         ({"keywords": ["a", "b"]}, "expected 2 outputs of the last layer for 2 keywords with sigmoid, got 3"),
         ({"keywords": 5}, "expected a list of keywords, got 5"),
+        ({"provenance": 5}, "expected an object of provenance in the configuration, got 5"),
+        ({"weight_errors": 5}, "expected a list of weight_errors, two numbers a layer, got 5"),
+        ({"weight_errors": None}, "expected a list of weight_errors, two numbers a layer, got None"),
+        ({"weight_errors": [0.1] * 4}, "expected a list of weight_errors, two numbers a layer, got .0.1, 0.1, "),
+        ({"weight_errors": [["0.1", 0.2]] * 4}, "expected a list of weight_errors, two numbers a layer, got ..'0.1', "),
+        ({"weight_errors": [[0.1, 0.2]] * 3}, "expected two weight_errors for each of 4 layers, got "),
+        ({"weight_errors": [[0.1, 0.2, 0.3]] * 4}, "expected two weight_errors for each of 4 layers, got "),
+        ({"weight_errors": [[0.1, -0.2]] * 4}, "expected finite weight_errors of at least 0, got "),
+        ({"weight_errors": [[0.1, float("nan")]] * 4}, "expected finite weight_errors of at least 0, got "),
+        ({"weight_errors": [[0.1, 10**400]] * 4}, "expected finite weight_errors of at least 0, got "),
     ],
 )
 def test_settings_that_do_not_fit_are_said(changes, text, tmp_path):

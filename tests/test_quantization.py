@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,11 +8,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from streamkws.errors import ConfigError
 from streamkws.quantization import (
+    column_errors,
     matrix_product,
     pack_codes,
     packed_size,
     quantize,
     quantize_columns,
+    relative_error,
     unpack_codes,
 )
 
@@ -60,6 +64,34 @@ def test_columns_have_their_own_range_over_all_taps():
     assert q.lo.tolist() == [0, -4]
     assert q.step.tolist() == pytest.approx([1 / 15, 4 / 15])
     np.testing.assert_allclose(q.dequantize(), weights, atol=1e-6)
+
+
+def test_columns_can_share_the_range_of_the_matrix():
+    weights = np.array([[[0, 1]], [[-4, 11]]], np.float32)
+    q = quantize_columns(weights, 4, "matrix")
+    assert q.codes.tolist() == [[[4, 5]], [[0, 15]]]
+    assert (q.lo.tolist(), q.step.tolist()) == ([-4, -4], [1, 1])
+
+
+def test_other_weight_ranges_are_refused():
+    with pytest.raises(ConfigError, match="expected weight ranges of column, matrix, got 'row'"):
+        quantize_columns(np.zeros((1, 1, 2)), 4, "row")
+
+
+def test_errors_are_relative_to_the_values():
+    weights = np.array([[[0, 0.5, 3]], [[0, 0.2, 3]], [[0, 1, 3]], [[0, 0, 0]]], np.float32)
+    q = quantize_columns(weights, 2)  # steps of 1: 0.5 becomes 0, and 0.2, too
+    expected = [0.5 / np.sqrt(9.25), 0.2 / np.sqrt(9.04), 0, 0]
+    np.testing.assert_allclose(column_errors(weights, q), expected, rtol=1e-6)
+    assert relative_error(weights, q) == pytest.approx(np.sqrt(0.29 / 28.29), rel=1e-6)
+
+
+@given(arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5)), elements=finite))
+def test_a_column_by_itself_has_the_column_error(weights):
+    q = quantize_columns(weights, 4, "matrix")
+    columns = [replace(q, codes=q.codes[o], lo=q.lo[o], step=q.step[o]) for o in range(len(weights))]
+    alone = [relative_error(values, column) for values, column in zip(weights, columns, strict=True)]
+    np.testing.assert_allclose(column_errors(weights, q), alone, rtol=1e-12)
 
 
 @pytest.mark.parametrize("bits", BITS)
