@@ -15,7 +15,7 @@ LEVELS = [
     {"training.trainer", "training.export"},
     {"training.recipe"},
     {"training.network", "training.dataset", "evaluation.det"},
-    {"training.augment", "evaluation.scoring"},
+    {"training.fake_quant", "training.augment", "evaluation.scoring"},
     {"detector", "model_file"},
     {"model", "sources"},
     {"layers", "frontend", "smoother"},

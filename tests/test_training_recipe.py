@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from streamkws.errors import ConfigError
+from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "models" / "wakewords.toml"
@@ -15,6 +16,9 @@ layers = [{ outputs = 8, taps = 3 }, { outputs = 8, taps = 2, dilation = 2, resi
 [data]
 negatives = { speech = 1 }
 """
+QUANTIZED = MINIMAL + "[quantization]\n"
+OWN = MINIMAL.replace("taps = 3", "taps = 3, weight_bits = 8, activation_bits = 6")
+FLOAT = MINIMAL.replace("taps = 3", "taps = 3, weight_bits = 32, activation_bits = 32")
 
 
 def read(tmp_path, text):
@@ -39,6 +43,23 @@ def test_a_minimal_recipe_has_defaults(tmp_path):
     assert recipe.model.layers == (HiddenLayer(8, 3), HiddenLayer(8, 2, 2, True))
     assert recipe.data.negatives == {"speech": 1.0}
     assert recipe.training == TrainingConfig() and recipe.export == ExportConfig()
+    assert recipe.quantization is None
+
+
+def widths(recipe):
+    """Bits of every layer: w4a8, ..."""
+    return [layer.bits for layer in recipe.model.to_model_config({}, recipe.quantization).layers]
+
+
+def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp_path):
+    recipe = read(tmp_path, QUANTIZED)
+    assert recipe.quantization == QuantizationConfig()
+    assert widths(recipe) == ["w4a8"] * 3
+    assert recipe.model.to_model_config({}).bits == "f32"
+    section = "[quantization]\nweights = 3\nlast_weights = 8\n"
+    assert widths(read(tmp_path, OWN + section)) == ["w8a6", "w3a8", "w8a8"]
+    assert widths(read(tmp_path, FLOAT + section)) == ["f32", "w3a8", "w8a8"]
+    assert widths(read(tmp_path, OWN + "[quantization]\nweights = 32\nactivations = 32\n")) == ["w8a6", "f32", "f32"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +88,55 @@ def test_a_minimal_recipe_has_defaults(tmp_path):
         (MINIMAL + "[export]\ntarget_fa_per_h = -1\n", "expected export.target_fa_per_h >= 0, got -1.0"),
         (MINIMAL + "[export]\nlowest_threshold = 1\n", "expected export.lowest_threshold from 0 to below 1, got 1.0"),
         ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),
+        (QUANTIZED + "bits = 4\n", "unknown key quantization.bits; known: weights, activations, last_weights"),
+        (QUANTIZED + "weights = 9\n", "expected quantization.weights of 2 to 8 or 32 bits, got 9"),
+        (QUANTIZED + "activations = 0\n", "expected quantization.activations of 2 to 8 or 32 bits, got 0"),
+        (QUANTIZED + "last_weights = 1\n", "expected quantization.last_weights of 2 to 8 or 32 bits, got 1"),
+        (
+            QUANTIZED + "weights = 32\n",
+            "expected quantization.weights and quantization.activations both 32 or neither, got 32 and 8",
+        ),
+        (
+            QUANTIZED + "last_activations = 32\n",
+            "expected quantization.last_weights and quantization.last_activations both 32 or neither, got 4 and 32",
+        ),
+        (QUANTIZED + "start_share = 1.5\n", "expected quantization.start_share in 0..1, got 1.5"),
+        (QUANTIZED + 'gradient = "none"\n', "expected quantization.gradient of identity, ranges, got 'none'"),
+        (
+            QUANTIZED + 'activation_ranges = "static"\n',
+            "expected quantization.activation_ranges = \"frame\", got 'static', a baseline of bench/quantization.py",
+        ),
+        (
+            QUANTIZED + "weights = 32\nactivations = 32\n",
+            r"expected \[quantization\] to quantize a layer, got 32 bits in all",
+        ),
+        (
+            QUANTIZED + "freeze_share = 0\n",
+            "expected quantization.start_from beside freeze_share = 0, found none: batch normalization would be frozen",
+        ),
+        (
+            QUANTIZED + 'weight_ranges = "matrix"\n',
+            'expected quantization.start_from beside weight_ranges = "matrix", found none',
+        ),
+        (
+            QUANTIZED + "[export]\nbits = [[8, 8]]\n",
+            r"expected no export.bits beside \[quantization\], whose model is written in the widths",
+        ),
+        ("quantization = 4\n" + MINIMAL, r"expected \[quantization\] to be a section"),
+        (OWN, r"expected a \[quantization\] section for model.layers\[0\].weight_bits, found none"),
+        (
+            OWN.replace("weight_bits = 8", "weight_bits = 9"),
+            r"expected model.layers\[0\].weight_bits of 2 to 8 or 32 bits, got 9",
+        ),
+        (
+            OWN.replace("weight_bits = 8, ", ""),
+            r"expected model.layers\[0\].weight_bits of 2 to 8 or 32 bits, got 0",
+        ),
+        (
+            FLOAT.replace("activation_bits = 32", "activation_bits = 8"),
+            r"expected model.layers\[0\].weight_bits and model.layers\[0\].activation_bits both 32 or neither, "
+            "got 32 and 8",
+        ),
     ],
 )
 def test_wrong_recipes(tmp_path, text, message):

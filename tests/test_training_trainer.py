@@ -11,11 +11,12 @@ from synthetic_corpus import KEYWORDS, write_part
 from streamkws.detector import detect
 from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.model_file import load_model
+from streamkws.training import trainer
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.export import export, quantization_error
+from streamkws.training.export import export
 from streamkws.training.network import load_network
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import BLOCK, Pool, clip_losses, train
+from streamkws.training.trainer import BLOCK, Pool, Validation, clip_losses, train
 
 RECIPE = """
 name = "chirps"
@@ -41,6 +42,37 @@ log_steps = 20
 [export.provenance]
 name = "chirps"
 """
+AWARE = (
+    RECIPE.replace('"chirps"', '"aware"', 1)
+    .replace("CORPUS", "nowhere")
+    .replace("STEPS", "24\nreuse = 16")
+    .replace("validate_steps = 40", "validate_steps = 6")
+    .replace("log_steps = 20", "log_steps = 8")
+    .replace("batch = 16", "batch = 8")
+)
+"""A short training; [quantization] is to be added."""
+FROM_SCRATCH = (
+    AWARE.replace("taps = 5", "taps = 5, weight_bits = 8, activation_bits = 8")
+    + """
+[quantization]
+weights = 4
+activations = 6
+last_weights = 32
+last_activations = 32
+start_share = 0.35
+freeze_share = 0.6
+"""
+)
+"""Of the 24 steps the ninth is the first that is quantized, the fifteenth the first with frozen normalization."""
+FROM_CHIRPS = (
+    AWARE.replace("learning_rate = 1e-2", "learning_rate = 0").replace("24", "2")
+    + """
+[quantization]
+start_from = "runs/chirps"
+weight_ranges = "matrix"
+"""
+)
+"""Nothing is learnt: what comes out is what training started from."""
 
 
 def losses(logits, targets, onset=0, first=0, **settings):
@@ -140,11 +172,6 @@ def test_a_batch_is_shifted_with_its_labels():
     assert np.abs(jitter).max() <= 3 * math.log(10) / 10 + 1e-3 and jitter.std() > 0.2
 
 
-def test_quantization_error_falls_with_the_bits():
-    weights = np.random.default_rng(1).standard_normal((8, 3, 32)).astype(np.float32)
-    assert 0 < quantization_error(weights, 8) < 0.01 < quantization_error(weights, 4) < 0.2
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
@@ -199,6 +226,165 @@ def test_export_writes_models_that_load_and_agree(place, corpus, capsys):
         hits = detect(corpus / "dev" / "speech" / "0.flac", model)
         assert not list(hits)
     assert export(place / "runs" / "chirps" / "best.pt", place / "best", corpus)[0].exists()
+
+
+def measure_by_precision(validation, network):
+    """In place of Validation.measure: quantization misses more, so that best.pt tells what it took."""
+    return {"miss at 0 FA": 0.5 if network.causal_layers[0].quantizing else 0.0}
+
+
+@pytest.fixture(scope="module")
+def aware(corpus, tmp_path_factory):
+    """A folder with a quantization-aware run from scratch, made in one go."""
+    folder = tmp_path_factory.mktemp("aware")
+    recipe = folder / "aware.toml"
+    recipe.write_text(FROM_SCRATCH)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(Validation, "measure", measure_by_precision)
+        train(recipe, corpus=corpus)
+    return folder
+
+
+def read_checkpoint(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_quantization_sets_in_and_only_then_a_checkpoint_can_be_the_best(aware):
+    entries = [json.loads(line) for line in (aware / "runs" / "aware" / "log.jsonl").read_text().splitlines()]
+    assert [(entry["step"], entry["miss at 0 FA"]) for entry in entries if "miss at 0 FA" in entry] == [
+        (6, 0.0),
+        (12, 0.5),
+        (18, 0.5),
+        (24, 0.5),
+    ]
+    best = read_checkpoint(aware / "runs" / "aware" / "best.pt")
+    assert (best["step"], best["best"]) == (24, 0.5)
+    assert best["network"]["layers.0.norm.num_batches_tracked"] == 15  # the steps before freeze_share
+
+
+def test_a_resumed_run_goes_on_as_the_uninterrupted_one(aware, corpus, tmp_path, monkeypatch, capsys):
+    learn, n_steps = trainer.learn, 0
+
+    def interrupted(*arguments):
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 19:
+            raise KeyboardInterrupt
+        learn(*arguments)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Validation, "measure", measure_by_precision)
+    monkeypatch.setattr(trainer, "learn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(aware / "aware.toml", corpus=corpus)
+    said = capsys.readouterr().err
+    assert "step 9: quantized from here on: w8a8+w4a6+f32\n" in said
+    assert "step 15: batch normalization keeps its statistics from here on\n" in said
+    checkpoint = tmp_path / "runs" / "aware" / "checkpoint.pt"
+    assert read_checkpoint(checkpoint)["step"] == 18
+    train(aware / "aware.toml", corpus=corpus)
+    resumed, whole = read_checkpoint(checkpoint), read_checkpoint(aware / "runs" / "aware" / "checkpoint.pt")
+    for part in ("network", "average"):
+        assert resumed[part].keys() == whole[part].keys()
+        for name, values in whole[part].items():
+            assert torch.equal(resumed[part][name], values), f"{part} {name}"
+
+
+def check_model(path, checkpoint):
+    """Whether an exported model is the checkpoint's network; returns both."""
+    model, network = load_model(path), load_network(checkpoint)
+    frames = (np.random.default_rng(1).standard_normal((300, 20)) * 3 - 10).astype(np.float32)
+    wanted, heard = network.posteriors(frames), model.new_state().push(frames)
+    assert wanted.std() > 0.02
+    difference = np.abs(heard - wanted)
+    assert np.mean(difference > 1e-3) < 0.02 and difference.max() < 0.1  # sums that differ in the last bit flip codes
+    return model, network
+
+
+def test_export_writes_the_one_model_that_was_trained_for(aware, corpus, capsys):
+    run = aware / "runs" / "aware"
+    paths = export(run, aware / "out", corpus)
+    assert [path.name for path in paths] == ["aware.w8a8+w4a6+f32.safetensors"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("layer 0  16x5x20  error 8 bits 0.")
+    assert lines[1].startswith("layer 1  16x3x16  error 4 bits ")
+    assert lines[2] == "layer 2  2x1x16  float32"
+    assert lines[3].startswith("w8a8+w4a6+f32 go up ")
+    model, network = check_model(paths[0], run / "checkpoint.pt")
+    assert network.quantization.start_share == 0.35
+    assert model.config.durations_s.keys() == model.thresholds.keys() == set(KEYWORDS)
+    assert model.config.provenance["name"] == "chirps"
+
+
+def test_training_starts_from_another_run(place, corpus, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    recipe = place / "aware.toml"
+    recipe.write_text(FROM_CHIRPS)
+    run = train(recipe, corpus=corpus)
+    assert "step 0: quantized from here on: w4a8\n" in capsys.readouterr().err
+    started = read_checkpoint(place / "runs" / "chirps" / "checkpoint.pt")["average"]
+    ended = read_checkpoint(run / "checkpoint.pt")["average"]
+    for name, values in started.items():
+        assert torch.equal(ended[name], values), name
+    paths = export(run, place / "aware", corpus)
+    assert [path.name for path in paths] == ["aware.w4a8.safetensors"]
+    model, network = check_model(paths[0], run / "checkpoint.pt")
+    assert network.quantization.weight_ranges == "matrix"
+    assert all(np.ptp(layer.weights.step) == 0 for layer in model.layers)
+    recipe.write_text(FROM_CHIRPS.replace('weight_ranges = "matrix"', ""))
+    with pytest.raises(ConfigError, match="holds another network than the recipe's; --fresh starts anew"):
+        train(recipe, corpus=corpus)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "taps = 5",
+            "taps = 4",
+            "cannot start from runs/chirps/checkpoint.pt: expected layer 0 taps to be 4, got 5",
+        ),
+        ("layers = [", "layers = [{ outputs = 20 }, ", "expected the number of layers to be 4, got 3"),
+        (
+            '["go up", "down"]',
+            '["down", "go up"]',
+            r"expected keywords to be \('down', 'go up'\), got \('go up', 'down'\)",
+        ),
+        ("n_mels = 20", "n_mels = 24", "expected n_mels to be 24, got 20"),
+        ("n_mels = 20", "n_mels = 20\nframe_stride = 3", "expected frame_stride to be 3, got 2"),
+        ('["words"]', "[]", "expected the number of auxiliary outputs to be 0, got 3"),
+        ("runs/chirps", "runs/none", "expected a checkpoint, found no file runs/none"),
+        ("runs/chirps", "chirps.toml", "expected a checkpoint of this trainer, chirps.toml is damaged or another file"),
+    ],
+)
+def test_training_does_not_start_from_another_network(place, corpus, monkeypatch, old, new, message):
+    monkeypatch.chdir(place)
+    recipe = place / "new.toml"
+    recipe.write_text(FROM_CHIRPS.replace('"aware"', '"new"').replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, corpus=corpus)
+    assert not (place / "runs" / "new").exists()
+
+
+def test_training_does_not_start_from_the_folder_that_it_writes(place, corpus, monkeypatch):
+    monkeypatch.chdir(place)
+    recipe = place / "own.toml"
+    recipe.write_text(FROM_CHIRPS.replace('"aware"', '"chirps"'))
+    with pytest.raises(
+        ConfigError,
+        match=r"expected quantization.start_from outside runs/chirps, which this run writes, got runs/chirps",
+    ):
+        train(recipe, corpus=corpus, fresh=True)
+    assert (place / "runs" / "chirps" / "checkpoint.pt").exists()
+
+
+def test_a_checkpoint_from_before_quantization_loads(place, tmp_path):
+    entries = read_checkpoint(place / "runs" / "chirps" / "checkpoint.pt")
+    assert entries.pop("quantization") is None
+    torch.save(entries, tmp_path / "old.pt")
+    network = load_network(tmp_path / "old.pt")
+    assert not any(layer.quantizing for layer in network.causal_layers)
 
 
 def test_another_network_does_not_continue_a_run(place, corpus, monkeypatch):

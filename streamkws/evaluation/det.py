@@ -299,7 +299,7 @@ def evaluate_models(
         raise ConfigError(f"expected None (without noise) among the noise conditions, got {list(snrs_db)}")
     keywords = dict.fromkeys(keyword for model in models for keyword in model.keywords)
     scored = score_corpus(models, read_corpus(corpus, keywords), snrs_db, seed, progress)
-    return [_evaluate_scores(model, scored, m, progress) for m, model in enumerate(models)]
+    return [evaluate_scores(model, scored, m, progress) for m, model in enumerate(models)]
 
 
 def calibrate(evaluation: Evaluation, target_fa_per_h: float, margin: float = 0.0) -> dict[str, float]:
@@ -379,7 +379,10 @@ class _Counts:
     confusions: npt.NDArray[np.int64]
 
 
-def _evaluate_scores(model: Model, scored: ScoredCorpus, m: int, progress: Progress | None) -> Evaluation:
+def evaluate_scores(
+    model: Model, scored: ScoredCorpus, m: int = 0, progress: Progress | None = None
+) -> Evaluation:
+    """Measure a model by posteriors already made, scored.scores[m]: the sweep over thresholds and what follows."""
     own = {keyword: model.thresholds.get(keyword, DEFAULT_THRESHOLD) for keyword in model.keywords}
     thresholds = _thresholds(own.values())
     conditions = tuple(CLEAN if snr_db is None else f"{snr_db:g} dB" for snr_db in scored.snrs_db)

@@ -302,12 +302,19 @@ class ExampleMaker:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
 
-        samples = augment.filter_and_resample(canvas.samples, self._gains(rng), N_FFT, length)[: self.n_samples]
+        return self._label(canvas, self.perturb(rng, canvas.samples, length), speed)
+
+    def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> F32:
+        """Room, equalizer, speed, noise, level and vocal-tract length, then the front end.
+
+        samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
+        Returns (n_frames, F) float32 log-mel.
+        """
+        samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
         samples = self._add_noise(rng, samples)
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
-        features = frontend.push(self._level(rng, samples))[: self.n_frames]
-        return self._label(canvas, features, speed)
+        return frontend.push(self._level(rng, samples))[: self.n_frames]
 
     def _label(self, canvas: _Canvas, features: F32, speed: float) -> Example:
         targets = np.zeros(self.n_outputs, np.int8)

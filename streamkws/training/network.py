@@ -1,9 +1,9 @@
-"""KeywordNetwork: the torch twin of Model, trained in float32 with batch normalization."""
+"""KeywordNetwork: the torch twin of Model, with batch normalization, in float32 or with fake quantization."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,110 +15,212 @@ from torch import Tensor, nn
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
-from streamkws.model import FloatWeights, ModelConfig
+from streamkws.model import FloatWeights, Model, ModelConfig
 from streamkws.smoother import SmootherConfig
+from streamkws.training.fake_quant import QuantizationConfig, StaticRange, fake_quantize, fake_quantize_weights
 
 
 class CausalLayer(nn.Module):
     """One LayerConfig: relu(batch_norm(conv(x)) (+ x)); the last layer of a network is conv(x) + bias.
 
+    Its input vectors and its weights are quantized to the LayerConfig's bits while `quantizing` is set. While it
+    trains, the raw weights are: batch normalization scales a whole column, and a column's codes do not change with its
+    scale.
+    Evaluated or frozen, it computes with the folded weights, as the runtime does.
+
     stride: outputs are made for inputs stride-1, 2*stride-1, ... only.
+    last: a last layer has a bias instead of batch normalization, and n_auxiliary more outputs than its config says.
     """
 
-    def __init__(self, config: LayerConfig, stride: int = 1, last: bool = False) -> None:
+    def __init__(
+        self,
+        config: LayerConfig,
+        quantization: QuantizationConfig,
+        stride: int = 1,
+        last: bool = False,
+        n_auxiliary: int = 0,
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.quantization = config, quantization
         self.stride = stride
         self.padding = (config.taps - 1) * config.dilation - (stride - 1)
+        self.quantizing, self.frozen = not config.is_float, False
+        self.input_range: StaticRange | None = None
+        n_outputs = config.n_outputs + n_auxiliary
         self.conv = nn.Conv1d(
-            config.n_inputs, config.n_outputs, config.taps, stride=stride, dilation=config.dilation, bias=last
+            config.n_inputs, n_outputs, config.taps, stride=stride, dilation=config.dilation, bias=last
         )
-        self.norm = None if last else nn.BatchNorm1d(config.n_outputs)
+        self.norm = None if last else nn.BatchNorm1d(n_outputs)
         with torch.no_grad():
             nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear" if last else "relu")
             if self.conv.bias is not None:
-                self.conv.bias.fill_(-2.0)  # keywords are rare: begin below one half
+                # with a sigmoid each: keywords are rare, so begin below one half
+                self.conv.bias.fill_(-2.0 if config.activation == "sigmoid" else 0.0)
             if self.norm is not None and config.residual:
                 self.norm.weight.fill_(0.5)  # a residual sum of many layers starts near the identity
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, T) float32 to (B, O, T // stride) float32; a last layer gives logits."""
-        y: Tensor = self.conv(nn.functional.pad(x, (self.padding, 0)))
-        if self.norm is None:
-            return y
-        y = self.norm(y)
+        x = self.quantize_input(x)
+        padded = nn.functional.pad(x, (self.padding, 0))
+        if self.norm is not None and self.training and not self.frozen:
+            y: Tensor = self.norm(self._convolve(padded, self.quantize_weights(self.conv.weight), None))
+        else:
+            weight, bias = self.folded()
+            y = self._convolve(padded, self.quantize_weights(weight), bias)
         if self.config.residual:
             y = y + x[:, :, self.stride - 1 :: self.stride]
         return torch.relu(y) if self.config.activation == "relu" else y
 
-    def folded(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Weights (O, taps, I) and biases (O,), float32, with the batch normalization folded in."""
-        weight = self.conv.weight.detach().double()
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.conv1d(x, weight, bias, self.stride, 0, self.config.dilation)
+
+    def quantize_input(self, x: Tensor) -> Tensor:
+        """The input vectors (B, I, T), each frame's with its own range (or all with the calibrated one)."""
+        if not self.quantizing:
+            return x
+        if self.input_range is not None:
+            return self.input_range.fake_quantize(x)
+        return fake_quantize(x, self.config.activation_bits, 1, self.quantization.gradient)
+
+    def quantize_weights(self, weight: Tensor) -> Tensor:
+        """The weights (O, I, taps), each column with its own range (or all with one)."""
+        if not self.quantizing:
+            return weight
+        ranges, gradient = self.quantization.weight_ranges, self.quantization.gradient
+        sizes = [self.config.n_outputs, len(weight) - self.config.n_outputs]
+        parts = torch.split(weight, sizes)  # auxiliary outputs apart
+        return torch.cat(
+            [fake_quantize_weights(part, self.config.weight_bits, ranges, gradient) for part in parts if len(part)]
+        )
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weights (O, I, taps) and biases (O,), float32, with the batch normalization folded in; differentiable."""
         if self.norm is None:
             assert self.conv.bias is not None
-            bias = self.conv.bias.detach().double()
-        else:
-            assert self.norm.running_var is not None and self.norm.running_mean is not None
-            scale = self.norm.weight.detach().double() / torch.sqrt(self.norm.running_var.double() + self.norm.eps)
-            bias = self.norm.bias.detach().double() - scale * self.norm.running_mean.double()
-            weight = weight * scale[:, None, None]
-        return (
-            np.ascontiguousarray(weight.permute(0, 2, 1).numpy().astype(np.float32)),
-            bias.numpy().astype(np.float32),
-        )
+            return self.conv.weight, self.conv.bias
+        assert self.norm.running_var is not None and self.norm.running_mean is not None
+        scale = self.norm.weight.double() / torch.sqrt(self.norm.running_var.double() + self.norm.eps)
+        bias = self.norm.bias.double() - scale * self.norm.running_mean.double()
+        return (self.conv.weight.double() * scale[:, None, None]).float(), bias.float()
 
 
 class KeywordNetwork(nn.Module):
     """ModelConfig's layers, with n_auxiliary more outputs after the keywords while training.
 
-    The input is the raw log-mel; its mean and scale are part of the network.
+    The input is the raw log-mel; its mean and scale are part of the network. Layers whose config has bits are quantized
+    as the runtime does, in training and evaluation (`quantize(False)` turns that off).
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
 
-    def __init__(self, config: ModelConfig, n_auxiliary: int = 0) -> None:
+    def __init__(
+        self, config: ModelConfig, n_auxiliary: int = 0, quantization: QuantizationConfig | None = None
+    ) -> None:
         super().__init__()
-        layers = list(config.layers)
-        if layers[-1].activation != "sigmoid" or layers[-1].n_outputs != len(config.keywords):
-            raise ConfigError("expected a last layer with a sigmoid output per keyword")
-        if layers[-1].residual:
+        last = config.layers[-1]
+        if last.residual:
             raise ConfigError("expected a last layer that is not residual")
         self.config = config
+        self.quantization = quantization or QuantizationConfig()
         self.n_auxiliary = n_auxiliary
-        layers[-1] = replace(layers[-1], n_outputs=len(config.keywords) + n_auxiliary)
         self.layers = nn.ModuleList(
-            CausalLayer(layer, config.frame_stride if index == 0 else 1, last=index == len(layers) - 1)
-            for index, layer in enumerate(layers)
+            CausalLayer(layer, self.quantization, config.frame_stride if index == 0 else 1)
+            for index, layer in enumerate(config.layers[:-1])
         )
+        stride = config.frame_stride if len(config.layers) == 1 else 1
+        self.layers.append(CausalLayer(last, self.quantization, stride, last=True, n_auxiliary=n_auxiliary))
+        self.output_range: StaticRange | None = None
+        if self.quantization.weight_ranges != "column" and not all(layer.is_float for layer in config.layers):
+            self.freeze()  # only columns can be quantized before batch normalization
         self.register_buffer("feature_mean", torch.zeros(config.frontend.n_mels))
         self.register_buffer("feature_scale", torch.ones(config.frontend.n_mels))
+
+    @property
+    def causal_layers(self) -> list[CausalLayer]:
+        """The layers, from the input to the logits."""
+        return [layer for layer in self.layers if isinstance(layer, CausalLayer)]
 
     def set_features(self, mean: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]) -> None:
         """Set the input's normalization, (F,) float32 each."""
         self.feature_mean.copy_(torch.from_numpy(mean))
         self.feature_scale.copy_(torch.from_numpy(scale))
 
+    def quantize(self, quantizing: bool) -> None:
+        """Turn the quantization of all layers that have bits on or off."""
+        for layer in self.causal_layers:
+            layer.quantizing = quantizing and not layer.config.is_float
+
+    def freeze(self) -> None:
+        """Keep the statistics of batch normalization from now on, also in training."""
+        for layer in self.causal_layers:
+            layer.frozen = True
+
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) float32 log-mel to (B, S, K + n_auxiliary) float32 logits, S = T // frame_stride."""
         x = ((features - self.feature_mean) * self.feature_scale).transpose(1, 2)
         for layer in self.layers:
             x = layer(x)
+        last = self.causal_layers[-1]
+        if last.quantizing:
+            outputs, auxiliary = torch.split(x, [last.config.n_outputs, self.n_auxiliary], 1)
+            if self.output_range is not None:
+                outputs = self.output_range.fake_quantize(outputs)
+            else:
+                outputs = fake_quantize(outputs, last.config.activation_bits, 1, self.quantization.gradient)
+            x = torch.cat([outputs, auxiliary], 1)
         return x.transpose(1, 2)
+
+    def posteriors(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(T, F) float32 log-mel to (S, K) float32 posteriors, as ModelState.push gives them."""
+        last = self.config.layers[-1]
+        with torch.no_grad():
+            logits = self(torch.from_numpy(np.ascontiguousarray(features))[None])[0, :, : last.n_outputs]
+            outputs = torch.sigmoid(logits) if last.activation == "sigmoid" else torch.softmax(logits, 1)
+        posteriors: npt.NDArray[np.float32] = outputs[:, : len(self.config.keywords)].numpy()
+        return posteriors
+
+    def calibrate(self, features: Tensor) -> None:
+        """Fix the range of every vector by what passes there in full precision: the baseline to per-frame ranges.
+
+        features: (B, T, F) float32 log-mel of training audio.
+        """
+        self.quantize(False)
+        with torch.no_grad():
+            x = ((features - self.feature_mean) * self.feature_scale).transpose(1, 2)
+            for layer in self.causal_layers:
+                if not layer.config.is_float:
+                    layer.input_range = StaticRange.calibrated(x, layer.config.activation_bits)
+                x = layer(x)
+            last = self.causal_layers[-1].config
+            if not last.is_float:
+                self.output_range = StaticRange.calibrated(x[:, : last.n_outputs], last.activation_bits)
+        self.quantize(True)
 
     def to_float_weights(self) -> FloatWeights:
         """The weights as the runtime uses them: batch normalization folded in, auxiliary outputs dropped."""
-        folded = [layer.folded() for layer in self.layers if isinstance(layer, CausalLayer)]
-        n_keywords = len(self.config.keywords)
-        weights = [weight for weight, _ in folded]
-        biases = [bias for _, bias in folded]
-        weights[-1] = np.ascontiguousarray(weights[-1][:n_keywords])
-        biases[-1] = np.ascontiguousarray(biases[-1][:n_keywords])
+        weights, biases = [], []
+        with torch.no_grad():
+            for layer in self.causal_layers:
+                weight, bias = layer.folded()
+                n_outputs = layer.config.n_outputs
+                weights.append(np.ascontiguousarray(weight[:n_outputs].permute(0, 2, 1).numpy()))
+                biases.append(bias[:n_outputs].numpy().copy())
         return FloatWeights(
             feature_mean=self.feature_mean.numpy().copy(),
             feature_scale=self.feature_scale.numpy().copy(),
             weights=tuple(weights),
             biases=tuple(biases),
+        )
+
+    def to_model(self) -> Model:
+        """The runtime's model in the widths of the network's layers (with the weight ranges that it trained with)."""
+        layers = self.config.layers
+        return Model.from_float(self.config, self.to_float_weights()).quantize(
+            [layer.weight_bits for layer in layers],
+            [layer.activation_bits for layer in layers],
+            self.quantization.weight_ranges,
         )
 
 
@@ -143,7 +245,7 @@ def config_from_json(text: str) -> ModelConfig:
 
 
 def load_network(checkpoint: str | Path) -> KeywordNetwork:
-    """The network of a checkpoint (its averaged weights), ready for use.
+    """The network of a checkpoint (its averaged weights), ready for use and quantizing where its layers have bits.
 
     Raises ConfigError where the file is missing, damaged or no checkpoint.
     """
@@ -152,7 +254,9 @@ def load_network(checkpoint: str | Path) -> KeywordNetwork:
         raise ConfigError(f"expected a checkpoint, found no file {path}")
     try:
         entries = torch.load(path, map_location="cpu", weights_only=True)
-        network = KeywordNetwork(config_from_json(entries["model_config"]), entries["n_auxiliary"])
+        settings = entries.get("quantization")
+        quantization = QuantizationConfig(**settings) if settings else None
+        network = KeywordNetwork(config_from_json(entries["model_config"]), entries["n_auxiliary"], quantization)
         network.load_state_dict(entries["average"])
     except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
         raise ConfigError(f"expected a checkpoint of this trainer, {path} is damaged or another file") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from streamkws.model import ModelConfig
 from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import DataConfig
+from streamkws.training.fake_quant import QuantizationConfig, valid_widths
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,12 +25,18 @@ else:
 
 @dataclass(frozen=True)
 class HiddenLayer:
-    """One entry of model.layers: outputs, taps, dilation, residual, as in LayerConfig; its inputs follow."""
+    """One entry of model.layers: outputs, taps, dilation, residual, as in LayerConfig; its inputs follow.
+
+    weight_bits, activation_bits: the layer's own widths, 2..8, or 32 (both) for float32; 0 (both) is what
+        [quantization] says.
+    """
 
     outputs: int
     taps: int = 1
     dilation: int = 1
     residual: bool = False
+    weight_bits: int = 0
+    activation_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,18 @@ class NetworkConfig:
             raise ConfigError("expected model.keywords to name keywords, each once")
         if not self.layers:
             raise ConfigError("expected at least one layer in model.layers")
+        for index, layer in enumerate(self.layers):
+            if layer.weight_bits or layer.activation_bits:
+                names = (f"model.layers[{index}].weight_bits", f"model.layers[{index}].activation_bits")
+                valid_widths(layer.weight_bits, layer.activation_bits, names)
 
-    def to_model_config(self, provenance: dict[str, str]) -> ModelConfig:
-        """The full-precision ModelConfig, without durations and thresholds."""
+    def to_model_config(
+        self, provenance: dict[str, str], quantization: QuantizationConfig | None = None
+    ) -> ModelConfig:
+        """The ModelConfig without durations and thresholds.
+
+        quantization: what gives the layers their widths (but for those with their own); None: all are float32.
+        """
         layers, n_inputs = [], self.n_mels
         for layer in self.layers:
             layers.append(
@@ -63,6 +79,13 @@ class NetworkConfig:
             )
             n_inputs = layer.outputs
         layers.append(LayerConfig(n_inputs, len(self.keywords), activation="sigmoid"))
+        if quantization is not None:
+            layers = list(quantization.apply(layers))
+            for index, own in enumerate(self.layers):
+                if own.weight_bits:
+                    layers[index] = replace(
+                        layers[index], weight_bits=own.weight_bits, activation_bits=own.activation_bits
+                    )
         return ModelConfig(
             keywords=self.keywords,
             layers=tuple(layers),
@@ -138,7 +161,8 @@ class TrainingConfig:
 class ExportConfig:
     """The [export] section.
 
-    bits: weight and activation bits of each quantized model.
+    bits: weight and activation bits of each model that is quantized after training, beside the f32 one. Not with a
+        [quantization] section: its training gives one model, in the widths it was trained for.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
     threshold_margin: how much further each is raised, on the logit axis.
     lowest_threshold: none is set below this.
@@ -164,7 +188,11 @@ class ExportConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe. name: of the run and the models."""
+    """A whole recipe.
+
+    name: of the run and the models.
+    quantization: the [quantization] section; None without one: training in full precision.
+    """
 
     name: str
     model: NetworkConfig
@@ -172,6 +200,34 @@ class Recipe:
     augment: AugmentConfig
     training: TrainingConfig
     export: ExportConfig
+    quantization: QuantizationConfig | None = None
+
+    def __post_init__(self) -> None:
+        quantization = self.quantization
+        if quantization is None:
+            for index, layer in enumerate(self.model.layers):
+                if layer.weight_bits:
+                    raise ConfigError(
+                        f"expected a [quantization] section for model.layers[{index}].weight_bits, found none"
+                    )
+            return
+        if quantization.activation_ranges != "frame":
+            raise ConfigError(
+                f'expected quantization.activation_ranges = "frame", got {quantization.activation_ranges!r}, '
+                "a baseline of bench/quantization.py that the runtime does not have"
+            )
+        if self.model.to_model_config({}, quantization).bits == "f32":
+            raise ConfigError("expected [quantization] to quantize a layer, got 32 bits in all")
+        if not quantization.start_from:
+            for reason, frozen in (
+                ("freeze_share = 0", quantization.freeze_share == 0),
+                ('weight_ranges = "matrix"', quantization.weight_ranges == "matrix"),
+            ):
+                if frozen:
+                    raise ConfigError(
+                        f"expected quantization.start_from beside {reason}, found none: batch normalization would be "
+                        "frozen before it has seen any data"
+                    )
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -184,7 +240,7 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"expected a recipe in TOML, {path} is not: {error}") from error
-    sections = ("model", "data", "augment", "training", "export")
+    sections = ("model", "data", "augment", "training", "quantization", "export")
     unknown = sorted(set(entries) - {"name", *sections})
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r} in {path}; known: name, {', '.join(sections)}")
@@ -193,6 +249,13 @@ def load_recipe(path: str | Path) -> Recipe:
     if not isinstance(layers, list):
         raise ConfigError("expected model.layers to be a list")
     model["layers"] = tuple(_build(HiddenLayer, layer, f"model.layers[{index}]") for index, layer in enumerate(layers))
+    quantization = None
+    if "quantization" in entries:
+        quantization = _build(QuantizationConfig, _section(entries, "quantization"), "quantization")
+        if "bits" in _section(entries, "export"):
+            raise ConfigError(
+                "expected no export.bits beside [quantization], whose model is written in the widths it was trained for"
+            )
     return Recipe(
         name=str(entries.get("name", path.stem)),
         model=_build(NetworkConfig, model, "model"),
@@ -200,6 +263,7 @@ def load_recipe(path: str | Path) -> Recipe:
         augment=_build(AugmentConfig, _section(entries, "augment"), "augment"),
         training=_build(TrainingConfig, _section(entries, "training"), "training"),
         export=_build(ExportConfig, _section(entries, "export"), "export"),
+        quantization=quantization,
     )
 
 

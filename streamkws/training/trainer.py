@@ -5,10 +5,14 @@ draws at random; every example is used `reuse` times on average, each time with 
 SpecAugment. How far the pool has moved on is a function of the step, so that the batch of a step depends on the seed
 and the step alone, also after a restart. What a restart does not repeat bit for bit is the learning rate where
 max_minutes sets it, since that follows the clock.
+
+With a [quantization] section the network computes in full precision at first, then quantized, then with batch
+normalization frozen; which of these follows from how far training is, see Schedule.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import multiprocessing
@@ -18,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -39,7 +43,8 @@ from streamkws.training.dataset import (
     read_segments,
     read_wakewords,
 )
-from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json
+from streamkws.training.fake_quant import QuantizationConfig
+from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json, load_network
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 
 BLOCK = 32
@@ -144,16 +149,54 @@ class Pool:
         rng = np.random.default_rng([self.config.seed, 2, step])
         slots = rng.integers(self.first(step), self.needed(step), self.config.batch) % self.capacity
         features, targets, onset, first = (array[slots] for array in self.arrays)
-        shifts = rng.integers(0, self.augmentation.shift_frames + 1, self.config.batch)
-        n_frames = features.shape[1] - self.augmentation.shift_frames
-        frames = shifts[:, None] + np.arange(n_frames)
-        features = features[np.arange(self.config.batch)[:, None], frames]
-        jitter = self.augmentation.gain_jitter_db * math.log(10) / 10
-        features += rng.uniform(-jitter, jitter, (self.config.batch, 1, 1)).astype(np.float32)
-        np.maximum(features, np.float32(floor), out=features)
-        mask_features(rng, features, fill, self.augmentation)
-        shift = shifts[:, None].astype(np.int16)
-        return features, targets, np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+        return perturbed(rng, (features, targets, onset, first), self.augmentation, fill, floor)
+
+
+def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfig, fill: F32, floor: float) -> Block:
+    """Examples as they are used once: each cut to a time shift of its own, with a gain and SpecAugment.
+
+    fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
+    """
+    features, targets, onset, first = block
+    n_examples = len(features)
+    shifts = rng.integers(0, augmentation.shift_frames + 1, n_examples)
+    frames = shifts[:, None] + np.arange(features.shape[1] - augmentation.shift_frames)
+    features = features[np.arange(n_examples)[:, None], frames]
+    jitter = augmentation.gain_jitter_db * math.log(10) / 10
+    features += rng.uniform(-jitter, jitter, (n_examples, 1, 1)).astype(np.float32)
+    np.maximum(features, np.float32(floor), out=features)
+    mask_features(rng, features, fill, augmentation)
+    shift = shifts[:, None].astype(np.int16)
+    return features, targets, np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+
+
+def adamw(network: KeywordNetwork, settings: TrainingConfig) -> torch.optim.AdamW:
+    """The optimizer; weight decay is for matrices only."""
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+    )
+
+
+def learn(
+    network: KeywordNetwork, optimizer: torch.optim.AdamW, loss: torch.Tensor, rate: float, gradient_clip: float
+) -> None:
+    """One step of gradient descent at a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
+    optimizer.step()
+
+
+def learning_rate(settings: TrainingConfig, step: int, completed: float) -> float:
+    """Warmed up linearly, then a cosine down to 0. completed: 0..1, how far training is."""
+    warmed = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return settings.learning_rate * warmed * 0.5 * (1 + math.cos(math.pi * completed))
 
 
 class Validation:
@@ -208,9 +251,8 @@ class Validation:
 class Average:
     """Exponential moving average of a network's weights and batch-normalization statistics."""
 
-    def __init__(self, network: KeywordNetwork, config: ModelConfig) -> None:
-        self.network = KeywordNetwork(config, network.n_auxiliary).eval()
-        self.network.load_state_dict(network.state_dict())
+    def __init__(self, network: KeywordNetwork) -> None:
+        self.network = copy.deepcopy(network).eval()
         pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
         self.pairs = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
 
@@ -218,6 +260,38 @@ class Average:
         """Move by 1 - decay towards the network."""
         with torch.no_grad():
             torch._foreach_lerp_([mine for mine, _ in self.pairs], [theirs for _, theirs in self.pairs], 1 - decay)
+
+
+class Schedule:
+    """What [quantization] does to networks as training goes on; without that section, nothing.
+
+    The state follows from how far training is alone, so that a resumed run goes on as the uninterrupted one.
+    final: whether the networks compute as the model that will be written.
+    """
+
+    def __init__(self, quantization: QuantizationConfig | None, networks: tuple[KeywordNetwork, ...]) -> None:
+        self.quantization, self.networks = quantization, networks
+        self.final, self.frozen = quantization is None, False
+        if quantization is not None:
+            for network in networks:
+                network.quantize(False)
+
+    def follow(self, completed: float) -> list[str]:
+        """Bring the networks to where training is, completed of 0..1; returns a line for a person per change."""
+        lines: list[str] = []
+        if self.quantization is None:
+            return lines
+        if not self.final and completed >= self.quantization.start_share:
+            for network in self.networks:
+                network.quantize(True)
+            self.final = True
+            lines.append(f"quantized from here on: {self.networks[0].config.bits}")
+        if not self.frozen and completed >= self.quantization.freeze_share:
+            for network in self.networks:
+                network.freeze()
+            self.frozen = True
+            lines.append("batch normalization keeps its statistics from here on")
+        return lines
 
 
 class Producer:
@@ -313,7 +387,8 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     """Train the model of a recipe, or go on where its run folder stands, and return that folder, runs/<name>.
 
     corpus: replaces the recipe's data.corpus. fresh: start anew, even where there is a checkpoint.
-    The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on validation).
+    The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on validation; of
+    the quantized network where there is a [quantization] section).
     Raises ConfigError for a recipe, corpus or checkpoint that does not fit, AudioError for an unreadable recording.
     """
     recipe = load_recipe(config_path)
@@ -323,16 +398,17 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
         if not place.is_dir():
             raise ConfigError(f"expected a corpus folder {place}, found none")
     folder = Path("runs") / recipe.name
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
+    resumed = None if fresh or not checkpoint.exists() else _read_checkpoint(checkpoint, recipe, part)
+    start = None if resumed else _read_start(recipe, part, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     if fresh:
         for old in (checkpoint, folder / "best.pt"):
             old.unlink(missing_ok=True)
-    resumed = _read_checkpoint(checkpoint, recipe, part) if checkpoint.exists() else None
     if Path(config_path).resolve() != (folder / "recipe.toml").resolve():
         shutil.copyfile(config_path, folder / "recipe.toml")
     with _reporting(folder / "log.jsonl", resumed is None) as report:
-        _run(recipe, part, validation_part, folder, resumed, report)
+        _run(recipe, part, validation_part, folder, resumed, start, report)
     return folder
 
 
@@ -340,23 +416,68 @@ def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
     try:
         entries: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         config = config_from_json(entries["model_config"])
+        ranges = (entries.get("quantization") or {}).get("weight_ranges", "column")
     except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
         raise ConfigError(f"cannot continue from {path}, a damaged or another file; --fresh starts anew") from error
-    wanted = recipe.model.to_model_config({})
-    if replace(config, durations_s={}, provenance={}, smoother=wanted.smoother) != wanted:
+    wanted = recipe.model.to_model_config({}, recipe.quantization)
+    same = replace(config, durations_s={}, provenance={}, smoother=wanted.smoother) == wanted
+    if not same or ranges != (recipe.quantization or QuantizationConfig()).weight_ranges:
         raise ConfigError(f"{path} holds another network than the recipe's; --fresh starts anew")
     if entries["n_auxiliary"] != len(auxiliary_labels(part, recipe.data.auxiliary)):
         raise ConfigError(f"{path} has other auxiliary outputs than the recipe's; --fresh starts anew")
     return entries
 
 
+def _read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | None:
+    """The network that quantization.start_from names, None where it names none.
+
+    Raises ConfigError where it is another than the recipe's; only the widths may differ.
+    """
+    if recipe.quantization is None or not recipe.quantization.start_from:
+        return None
+    path = Path(recipe.quantization.start_from)
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    if path.resolve().parent == folder.resolve():
+        raise ConfigError(f"expected quantization.start_from outside {folder}, which this run writes, got {path}")
+    network = load_network(path)
+    wanted = _properties(
+        recipe.model.to_model_config({}, recipe.quantization), len(auxiliary_labels(part, recipe.data.auxiliary))
+    )
+    found = _properties(network.config, network.n_auxiliary)
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise ConfigError(f"cannot start from {path}: expected {name} to be {value!r}, got {found[name]!r}")
+    return network
+
+
+def _properties(config: ModelConfig, n_auxiliary: int) -> dict[str, Any]:
+    """What two networks must have in common for the weights of one to be those of the other, by name."""
+    properties = {
+        "keywords": config.keywords,
+        "the number of auxiliary outputs": n_auxiliary,
+        "frame_stride": config.frame_stride,
+        **asdict(config.frontend),
+        "the number of layers": len(config.layers),
+    }
+    for index, layer in enumerate(config.layers):
+        shape = {name: value for name, value in asdict(layer).items() if name not in ("weight_bits", "activation_bits")}
+        properties |= {f"layer {index} {name}": value for name, value in shape.items()}
+    return properties
+
+
 def _run(
-    recipe: Recipe, part: Path, validation_part: Path, folder: Path, resumed: dict[str, Any] | None, report: Report
+    recipe: Recipe,
+    part: Path,
+    validation_part: Path,
+    folder: Path,
+    resumed: dict[str, Any] | None,
+    start: KeywordNetwork | None,
+    report: Report,
 ) -> None:
     settings = recipe.training
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    config = recipe.model.to_model_config(recipe.export.provenance)
+    config = recipe.model.to_model_config(recipe.export.provenance, recipe.quantization)
     n_keywords, stride = len(config.keywords), config.frame_stride
     step, elapsed_before, best = 0, 0.0, math.inf
     if resumed:
@@ -374,25 +495,22 @@ def _run(
         while pool.n_made < pool.needed(step):
             pool.add(producer.get("block"))
 
-        network = KeywordNetwork(config, n_auxiliary)
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
-                {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-        )
+        network = KeywordNetwork(config, n_auxiliary, recipe.quantization)
+        optimizer = adamw(network, settings)
         if resumed:
             network.load_state_dict(resumed["network"])
             optimizer.load_state_dict(resumed["optimizer"])
+        elif start is not None:
+            network.load_state_dict(start.state_dict())
         else:
             frames = pool.features(0).reshape(-1, config.frontend.n_mels).astype(np.float64)
             network.set_features(
                 frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32)
             )
-        average = Average(network, config)
+        average = Average(network)
         if resumed:
             average.network.load_state_dict(resumed["average"])
+        schedule = Schedule(recipe.quantization, (network, average.network))
         fill, floor = network.feature_mean.numpy().copy(), math.log(config.frontend.energy_floor)
         n_weights = sum(parameter.numel() for parameter in network.parameters())
         report.say(f"{n_weights} weights, {n_keywords} keywords and {n_auxiliary} auxiliary outputs")
@@ -407,6 +525,10 @@ def _run(
             share = elapsed_s() / 60 / settings.max_minutes if settings.max_minutes else 0.0
             return min(1.0, max(step / settings.steps, share))
 
+        def follow() -> None:
+            for line in schedule.follow(completed()):
+                report.say(f"step {step}: {line}")
+
         def save(path: Path) -> None:
             temporary = path.with_suffix(".tmp")
             entries = {
@@ -415,6 +537,7 @@ def _run(
                 "best": best,
                 "model_config": config_to_json(config),
                 "n_auxiliary": n_auxiliary,
+                "quantization": asdict(recipe.quantization) if recipe.quantization else None,
                 "network": network.state_dict(),
                 "average": average.network.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -422,6 +545,7 @@ def _run(
             torch.save(entries, temporary)
             os.replace(temporary, path)
 
+        follow()
         try:
             while completed() < 1:
                 waiting = time.monotonic()
@@ -429,10 +553,7 @@ def _run(
                     pool.add(producer.get("block"))
                 waited += time.monotonic() - waiting
 
-                rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-                rate *= 0.5 * (1 + math.cos(math.pi * completed()))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                rate = learning_rate(settings, step, completed())
                 features, targets, onset, first = pool.batch(step, fill, floor)
                 losses = clip_losses(
                     network(torch.from_numpy(features)),
@@ -444,13 +565,11 @@ def _run(
                 )
                 if not math.isfinite(losses.total.item()):
                     raise StreamKwsError(f"the loss became {losses.total.item()} at step {step}; lower learning_rate")
-                optimizer.zero_grad(set_to_none=True)
-                losses.total.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-                optimizer.step()
+                learn(network, optimizer, losses.total, rate, settings.gradient_clip)
                 step += 1
                 average.update(min(settings.average_decay, (1 + step) / (10 + step)))
                 sums += [one.item() for one in (losses.total, losses.present, losses.absent, losses.auxiliary)]
+                follow()
 
                 now = time.monotonic()
                 if step - logged_step >= settings.log_steps:
@@ -473,7 +592,7 @@ def _run(
                 if validation and (step % settings.validate_steps == 0 or completed() >= 1):
                     figures = validation.measure(average.network)
                     report.log({"step": step, "minutes": round(elapsed_s() / 60, 2), **figures}, completed())
-                    if figures["miss at 0 FA"] <= best:
+                    if schedule.final and figures["miss at 0 FA"] <= best:
                         best = figures["miss at 0 FA"]
                         save(folder / "best.pt")
                 if now - saved > settings.checkpoint_minutes * 60:
