@@ -1,0 +1,394 @@
+"""The paper's claims on real recordings: accuracy and bytes at every bit width, after training and quantization-aware.
+
+    python bench/quantization.py --corpus DIR            trains what is missing, prints the tables (hours on two cores)
+    python bench/quantization.py --corpus DIR --write    also README.md, docs picture and bench/quantization.json
+    python bench/quantization.py                         prints the tables of bench/quantization.json
+
+Every training is a job of its own, kept in runs/quantization; a call goes on where the last one stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy import ROOT, machine, replace_section
+from quantization_report import Record, Results, draw, report
+from quantization_tasks import FRONT_END, TASKS, Cache, full_config, make_cache, read_cache
+
+from streamkws import Model
+from streamkws.model import ModelConfig
+from streamkws.training.fake_quant import QuantizationConfig
+from streamkws.training.network import KeywordNetwork
+from streamkws.training.recipe import TrainingConfig
+from streamkws.training.trainer import Average, adamw, learn, learning_rate, perturbed
+
+RUNS = Path("runs") / "quantization"
+FIGURES = ROOT / "bench" / "quantization.json"
+FULL = TrainingConfig(steps=3000, batch=64, learning_rate=3e-3, warmup_steps=150, average_decay=0.995)
+AWARE = TrainingConfig(steps=500, batch=64, learning_rate=5e-4, warmup_steps=25, average_decay=0.98)
+SEEDS = (1, 2, 3)
+CALIBRATION_EXAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to quantize a network.
+
+    weights, activations: bits; 32 for float32. weight_ranges, activation_ranges, gradient: as in QuantizationConfig.
+    ends: whether the first and the last layer are w8a8, whatever the others are.
+    training: "full" (full precision from the first step), "after" (quantized without retraining), "aware" (retrained
+        from the full-precision network), "longer" (that network trained on as long as "aware", in full precision),
+        "scratch" (aware from the first step).
+    """
+
+    weights: int = 32
+    activations: int = 32
+    weight_ranges: str = "column"
+    activation_ranges: str = "frame"
+    training: str = "after"
+    gradient: str = "identity"
+    ends: bool = False
+
+    @property
+    def bits(self) -> str:
+        """The widths: f32, w4a8, ..."""
+        return "f32" if self.weights == 32 else f"w{self.weights}a{self.activations}"
+
+    @property
+    def name(self) -> str:
+        """The variant as a file name."""
+        options = ((self.weight_ranges, "column"), (self.activation_ranges, "frame"), (self.gradient, "identity"))
+        parts = [self.bits, self.training, *(value for value, usual in options if value != usual)]
+        return "-".join([*parts, "ends8"] if self.ends else parts)
+
+    @property
+    def quantization(self) -> QuantizationConfig:
+        """The variant as the trainer knows it; from a trained network, batch normalization is frozen all along."""
+        return QuantizationConfig(
+            self.weights,
+            self.activations,
+            freeze_share={"full": 1.0, "scratch": 0.5}.get(self.training, 0.0),
+            weight_ranges=self.weight_ranges,
+            activation_ranges=self.activation_ranges,
+            gradient=self.gradient,
+        )
+
+    def widen(self, config: ModelConfig) -> ModelConfig:
+        """A full-precision configuration in the variant's widths."""
+        layers = list(self.quantization.apply(config.layers))
+        if self.ends:
+            for index in (0, -1):
+                layers[index] = replace(layers[index], weight_bits=8, activation_bits=8)
+        return replace(config, layers=tuple(layers))
+
+
+FULL_PRECISION = Variant(training="full")
+AFTER_COLUMNS = tuple(Variant(bits, 8) for bits in (8, 7, 6, 5, 4, 3, 2))
+AFTER = (
+    *AFTER_COLUMNS,
+    Variant(8, 4),
+    Variant(4, 4),
+    *(
+        Variant(weights, activations, weight_ranges, activation_ranges)
+        for weights, activations in ((8, 8), (4, 8), (8, 4), (4, 4))
+        for weight_ranges, activation_ranges in (("matrix", "frame"), ("column", "static"), ("matrix", "static"))
+    ),
+    *(Variant(weights, activations, ends=True) for weights, activations in ((4, 8), (3, 8), (2, 8), (4, 4))),
+)
+AWARE_ALL = Variant(4, 8, training="aware")
+AWARE_100 = (
+    Variant(3, 8, training="aware"),
+    Variant(4, 4, training="aware"),
+    Variant(2, 8, training="aware"),
+    Variant(training="longer"),
+)
+AWARE_ONE_SEED = (
+    Variant(4, 8, training="aware", gradient="ranges"),
+    Variant(4, 8, weight_ranges="matrix", training="aware"),
+    Variant(2, 8, training="aware", gradient="ranges"),
+    Variant(3, 8, training="aware", ends=True),
+    Variant(2, 8, training="aware", ends=True),
+    Variant(4, 4, training="aware", ends=True),
+    Variant(4, 8, training="scratch"),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training with what is measured on it. variants: [0] is trained (or "full"), the others are made of it."""
+
+    task: str
+    network: str
+    size: int
+    seed: int
+    variants: tuple[Variant, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of a network and seed are kept."""
+        return RUNS / self.task / f"{self.network.replace(' ', '-')}-{self.size}k-seed{self.seed}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained weights."""
+        return self.folder / f"{self.variants[0].name}.pt"
+
+    @property
+    def needs(self) -> Path | None:
+        """The checkpoint that the training starts from, if any."""
+        fresh = self.variants[0].training in ("full", "scratch")
+        return None if fresh else self.folder / f"{FULL_PRECISION.name}.pt"
+
+    @property
+    def done(self) -> bool:
+        """Whether all has been trained and measured."""
+        return all((self.folder / f"{variant.name}.json").exists() for variant in self.variants)
+
+
+def jobs() -> list[Job]:
+    """All jobs, the most important first."""
+    places = [(task, network) for task in TASKS for network in ("dilated", "fully connected")]
+    queue = [Job(*place, 100, seed, (FULL_PRECISION, *AFTER)) for seed in SEEDS[:1] for place in places]
+    queue += [Job(*place, 100, 1, (AWARE_ALL,)) for place in places]
+    queue += [Job(*place, 100, seed, (FULL_PRECISION, *AFTER)) for seed in SEEDS[1:] for place in places]
+    queue += [Job(*place, 100, seed, (AWARE_ALL,)) for seed in SEEDS[1:] for place in places]
+    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_100 for place in places]
+    queue += [
+        Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (250, 50) for place in places
+    ]
+    queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (250, 50) for place in places]
+    queue += [Job(*place, 100, seed, (variant,)) for seed in SEEDS[1:] for variant in AWARE_100 for place in places]
+    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_ONE_SEED for place in places]
+    return queue
+
+
+def work(corpus: Path) -> None:
+    """Do jobs until none is left, beside other processes that do the same."""
+    torch.set_num_threads(1)
+    tasks = {name: make(corpus) for name, make in TASKS.items()}
+    while True:
+        pending = [job for job in jobs() if not job.done]
+        ready = [job for job in pending if job.needs is None or job.needs.exists()]
+        job = next((job for job in ready if claim(job)), None)
+        if job is None:
+            if not any(locked(job) for job in pending):
+                return
+            time.sleep(2.0)
+            continue
+        try:
+            run(job, tasks[job.task])
+        finally:
+            lock(job).unlink()
+
+
+def lock(job: Job) -> Path:
+    """The file that says which process does a job."""
+    return job.checkpoint.with_suffix(".lock")
+
+
+def locked(job: Job) -> bool:
+    """Whether a process that still lives does this job."""
+    try:
+        os.kill(int(lock(job).read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def claim(job: Job) -> bool:
+    """Take a job, unless another process has."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if lock(job).exists() and not locked(job):
+        lock(job).unlink(missing_ok=True)
+    try:
+        with lock(job).open("x") as file:
+            file.write(str(os.getpid()))
+    except FileExistsError:
+        return False
+    return not job.done
+
+
+def run(job: Job, task: Any) -> None:
+    """Train a job's network, unless it is there, and measure what has not been measured."""
+    cache = read_cache(RUNS / task.name)
+    first = job.variants[0]
+    if not job.checkpoint.exists():
+        began = time.monotonic()
+        network = new_network(job, task, cache)
+        settings = replace(AWARE if job.needs else FULL, seed=job.seed)
+        with (job.folder / f"{first.name}.log").open("w") as log:
+            trained = train(task, network, cache, settings, lambda text: print(text, file=log, flush=True))
+        entries = {
+            "state": trained.state_dict(),
+            "training": {
+                "steps": settings.steps,
+                "minutes": round((time.monotonic() - began) / 60, 2),
+                "date": date.today().isoformat(),
+            },
+        }
+        torch.save(entries, job.checkpoint.with_suffix(".tmp"))
+        os.replace(job.checkpoint.with_suffix(".tmp"), job.checkpoint)
+    entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
+    for variant in job.variants:
+        path = job.folder / f"{variant.name}.json"
+        if path.exists():
+            continue
+        network = quantized_network(job, task, cache, variant, entries["state"])
+        model = network.to_model()
+        listen = network.posteriors if variant.activation_ranges == "static" else runtime(model)
+        figures = {
+            "task": job.task,
+            "network": job.network,
+            "size": job.size,
+            "seed": job.seed,
+            "variant": variant.name,
+            "bits": variant.bits,
+            "parameters": model.n_parameters,
+            "stored_bytes": model.stored_bytes,
+            "resident_bytes": model.resident_bytes,
+            "float_bytes": model.float_bytes,
+            **task.measure(model, listen),
+            "training": entries["training"],
+        }
+        path.with_suffix(".tmp").write_text(json.dumps(figures) + "\n")
+        os.replace(path.with_suffix(".tmp"), path)
+        print(
+            f"{job.folder.parent.name}/{job.folder.name} {variant.name} {task.figure} {figures[task.key]:.4f}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def quantized_network(
+    job: Job, task: Any, cache: Cache, variant: Variant, state: dict[str, torch.Tensor]
+) -> KeywordNetwork:
+    """A trained network as a variant has it, ready for use; static ranges are calibrated on training examples."""
+    config = full_config(task, job.network, job.size, {"name": f"{job.task}-{job.size}k"})
+    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_keyword_outputs, variant.quantization)
+    network.load_state_dict(state)
+    network.eval()
+    if variant.activation_ranges == "static":
+        network.calibrate(torch.from_numpy(cache.block(np.random.default_rng(0), CALIBRATION_EXAMPLES)[0]))
+    return network
+
+
+def new_network(job: Job, task: Any, cache: Cache) -> KeywordNetwork:
+    """The network that a job's training starts from."""
+    variant = job.variants[0]
+    torch.manual_seed(job.seed)
+    if job.needs:
+        state = torch.load(job.needs, map_location="cpu", weights_only=True)["state"]
+        return quantized_network(job, task, cache, variant, state)
+    config = full_config(task, job.network, job.size, {})
+    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_keyword_outputs, variant.quantization)
+    frames = cache.block(np.random.default_rng(0), 2048)[0].reshape(-1, FRONT_END.n_mels).astype(np.float64)
+    network.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
+    return network
+
+
+def runtime(model: Model) -> Any:
+    """A function from the features of a recording to the posteriors that the runtime's kernels give."""
+    state = model.new_state()
+
+    def listen(features: np.ndarray) -> np.ndarray:
+        state.reset()
+        return state.push(features)
+
+    return listen
+
+
+def train(
+    task: Any, network: KeywordNetwork, cache: Cache, settings: TrainingConfig, say: Callable[[str], None]
+) -> KeywordNetwork:
+    """Train on a task's cached examples; returns the network of averaged weights.
+
+    say: called with a line on how it goes.
+    """
+    fill, floor = network.feature_mean.numpy().copy(), float(np.log(FRONT_END.energy_floor))
+    optimizer, average = adamw(network, settings), Average(network)
+    freeze_step = round(network.quantization.freeze_share * settings.steps)
+    began, losses = time.monotonic(), []
+    network.train()
+    for step in range(settings.steps):
+        if step == freeze_step:
+            network.freeze()
+        rng = np.random.default_rng([settings.seed, 2, step])
+        block = perturbed(rng, cache.block(rng, settings.batch), task.augmentation, fill, floor)
+        features, targets, onset, first = (torch.from_numpy(part) for part in block)
+        loss = task.loss(network(features), targets, onset.long(), first.long()).total
+        losses.append(loss.item())
+        learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
+        average.update(min(settings.average_decay, (1 + step) / (10 + step)))
+        if (step + 1) % 200 == 0:
+            pace = (step + 1) / (time.monotonic() - began)
+            say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
+    return average.network
+
+
+def read_records() -> list[Record]:
+    """Everything measured so far."""
+    paths = [job.folder / f"{variant.name}.json" for job in jobs() for variant in job.variants]
+    return [json.loads(path.read_text()) for path in dict.fromkeys(paths) if path.exists()]
+
+
+def write(results: Results) -> None:
+    """Write bench/quantization.json, the picture, and the tables in the README."""
+    kept = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "settings": {"full": asdict(FULL), "aware": asdict(AWARE)},
+        "records": results.records,
+    }
+    lines = ",\n".join(json.dumps(record) for record in results.records)
+    text = json.dumps({**kept, "records": []}).replace('"records": []', f'"records": [\n{lines}\n]')
+    FIGURES.write_text(text + "\n", encoding="utf-8")
+    draw(results, FIGURES.with_suffix(".svg"))
+    missing = [job for job in jobs() if not job.done]
+    note = f"Written by `python bench/quantization.py --corpus <corpus> --write` on {kept['date']} ({machine()})."
+    if missing:
+        note += f" {len(missing)} of {len(jobs())} trainings are still to be done."
+    replace_section(ROOT / "README.md", "quantization", f"{report(results)}\n\n{note}")
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument("--write", action="store_true", help="write README.md, bench/quantization.json and .svg")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments.corpus)
+        return
+    if arguments.corpus:
+        for name in ("train", "dev"):
+            if not (arguments.corpus / name).is_dir():
+                sys.exit(f"quantization.py: expected a corpus folder with train/ and dev/, got {arguments.corpus}")
+        for task in TASKS.values():
+            make_cache(RUNS / task.name, task(arguments.corpus).maker(), task.n_examples)
+        command = [sys.executable, __file__, "--corpus", str(arguments.corpus), "--work"]
+        workers = [subprocess.Popen(command) for _ in range(arguments.workers)]
+        if any([worker.wait() for worker in workers]):
+            sys.exit("quantization.py: a worker failed; what is done is kept")
+    records = read_records() or json.loads(FIGURES.read_text(encoding="utf-8"))["records"]
+    results = Results(records)
+    print(report(results))
+    if arguments.write:
+        write(results)
+
+
+if __name__ == "__main__":
+    main()

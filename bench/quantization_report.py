@@ -1,0 +1,305 @@
+"""Tables and the picture of bench/quantization.py, from its records alone.
+
+A record is what was measured of one variant of one trained network: see the keys in bench/quantization.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+
+TASKS = {"wakewords": ("det_area", "DET area"), "commands": ("error", "error rate")}
+"""The figure of each task, a share of 1, lower is better."""
+NETWORKS = ("dilated", "fully connected")
+PLACES = [(task, network) for task in TASKS for network in NETWORKS]
+CLIPS = 2400
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records, and what is asked of them."""
+
+    records: Sequence[Record]
+
+    def of(self, task: str, network: str, variant: str, size: int = 100) -> list[Record]:
+        """The records of a variant, in the order of the seeds."""
+        found = [
+            record
+            for record in self.records
+            if (record["task"], record["network"], record["size"], record["variant"]) == (task, network, size, variant)
+        ]
+        return sorted(found, key=lambda record: int(record["seed"]))
+
+    def values(self, task: str, network: str, variant: str, size: int = 100) -> dict[int, float]:
+        """The task's figure by seed, in percent."""
+        key = TASKS[task][0]
+        return {record["seed"]: 100 * record[key] for record in self.of(task, network, variant, size)}
+
+    def changes(self, task: str, network: str, variant: str, base: str = "f32-full", size: int = 100) -> list[float]:
+        """By how much each seed's figure is above the same seed's base: percent of it, or for commands points."""
+        values, bases = self.values(task, network, variant, size), self.values(task, network, base, size)
+        both = [(values[seed], bases[seed]) for seed in values if seed in bases]
+        return [100 * (value / before - 1) if task == "wakewords" else value - before for value, before in both]
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 2, sign: bool = False) -> str:
+    """Mean ± standard deviation (of a sample), the number of values where it is one; "-" without any."""
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else f"{mean} (1)"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], n_text: int = 1) -> str:
+    """A Markdown table; all columns but the first n_text to the right."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
+    lines.insert(1, "|" + "|".join("---" if column < n_text else "---:" for column in range(len(header))) + "|")
+    return "\n".join(lines)
+
+
+def _headings(suffix: str = "") -> list[str]:
+    units = {"wakewords": "DET area, %", "commands": "errors, %"}
+    return [f"{task}, {network}: {units[task]}{suffix}" for task, network in PLACES]
+
+
+def _place_cells(results: Results, cell: Callable[[str, str], str]) -> list[str]:
+    del results
+    return [cell(task, network) for task, network in PLACES]
+
+
+def widths_table(results: Results) -> str:
+    """Figures at 100k parameters, every width, after training and aware."""
+    names = [
+        ("f32", "f32-full"),
+        ("f32, trained on as long as the aware ones", "f32-longer"),
+        *((f"{bits}, after training", f"{bits}-after") for bits in ("w8a8", "w4a8", "w3a8", "w2a8", "w4a4")),
+        *((f"{bits}, aware", f"{bits}-aware") for bits in ("w4a8", "w3a8", "w2a8", "w4a4")),
+        *((f"{bits}, aware from scratch", f"{bits}-scratch") for bits in ("w4a8", "w2a8")),
+    ]
+    order = ["f32", "w8a8", "w4a8", "w3a8", "w2a8", "w4a4"]
+    names.sort(key=lambda entry: order.index(entry[0].split(",")[0]))
+    rows = [
+        [
+            label,
+            *_place_cells(
+                results,
+                lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
+                    list(results.values(task, network, variant).values())
+                ),
+            ),
+        ]
+        for label, variant in names
+    ]
+    return markdown(["100k parameters", *_headings()], rows)
+
+
+def changes_table(results: Results) -> str:
+    """Changes against f32 of the same seed."""
+    names = [
+        ("f32, trained on", "f32-longer"),
+        *((f"{bits}, {how}", f"{bits}-{how.split()[0]}") for bits, how in (
+            ("w8a8", "after training"), ("w4a8", "after training"), ("w4a8", "aware"), ("w3a8", "after training"),
+            ("w3a8", "aware"), ("w2a8", "after training"), ("w2a8", "aware"), ("w4a4", "after training"),
+            ("w4a4", "aware"),
+        )),
+    ]  # fmt: skip
+    rows = [
+        [
+            label,
+            *_place_cells(
+                results,
+                lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
+                    results.changes(task, network, variant), 2 if task == "commands" else 1, sign=True
+                ),
+            ),
+        ]
+        for label, variant in names
+    ]
+    units = {"wakewords": "% of f32's DET area", "commands": "points of error"}
+    return markdown(["against f32", *(f"{task}, {network}: {units[task]}" for task, network in PLACES)], rows)
+
+
+def parts_table(results: Results) -> str:
+    """What columns and per-frame ranges are worth, after training."""
+    ranges = [
+        ("columns, per frame", ""),
+        ("whole matrix, per frame", "-matrix"),
+        ("columns, static", "-static"),
+        ("whole matrix, static", "-matrix-static"),
+    ]
+    rows = []
+    for bits in ("w8a8", "w4a8", "w8a4", "w4a4"):
+        for label, suffix in ranges:
+            variant = f"{bits}-after{suffix}"
+            rows.append(
+                [
+                    bits,
+                    label,
+                    *_place_cells(
+                        results,
+                        lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
+                            list(results.values(task, network, variant).values())
+                        ),
+                    ),
+                ]
+            )
+    rows.insert(
+        4 * 2,
+        [
+            "w4a8 aware",
+            "whole matrix, per frame",
+            *_place_cells(
+                results,
+                lambda task, network: mean_and_spread(
+                    list(results.values(task, network, "w4a8-aware-matrix").values())
+                ),
+            ),
+        ],
+    )
+    rows.insert(
+        4 * 2,
+        [
+            "w4a8 aware",
+            "columns, per frame (seed 1)",
+            *_place_cells(
+                results,
+                lambda task, network: mean_and_spread(
+                    [v for s, v in results.values(task, network, "w4a8-aware").items() if s == 1]
+                ),
+            ),
+        ],
+    )
+    return markdown(["after training", "ranges: weights, activations", *_headings()], rows, n_text=2)
+
+
+def sizes_table(results: Results) -> str:
+    """Figures by network size, seed 1."""
+    rows = []
+    for task, network in PLACES:
+        for size in (50, 100, 250):
+            full = [record for record in results.of(task, network, "f32-full", size) if record["seed"] == 1]
+            if not full:
+                continue
+            cells = []
+            for variant in ("f32-full", "w8a8-after", "w4a8-after", "w4a8-aware"):
+                value = results.values(task, network, variant, size).get(1)
+                cells.append("-" if value is None else f"{value:.2f}")
+            rows.append([f"{task}, {network}", f"{full[0]['parameters']:,}", *cells])
+    header = ["task: DET area or errors, %", "parameters", "f32", "w8a8 after", "w4a8 after", "w4a8 aware"]
+    return markdown(header, rows)
+
+
+def memory_table(results: Results) -> str:
+    """Bytes of weights and tables against f32, stored and as held in memory."""
+    rows = []
+    for network in NETWORKS:
+        base = results.of("commands", network, "f32-full")
+        for bits in ("f32", "w8a8", "w4a8", "w3a8", "w2a8"):
+            found = results.of("commands", network, "f32-full" if bits == "f32" else f"{bits}-after")
+            if not found or not base:
+                continue
+            stored, resident = found[0]["stored_bytes"], found[0]["resident_bytes"]
+            cells = []
+            for n_bytes, key in ((stored, "stored_bytes"), (resident, "resident_bytes")):
+                cells += [f"{n_bytes:,}", f"{100 * (1 - n_bytes / base[0][key]):.1f} %"]
+            rows.append([f"commands, {network}", bits, *cells])
+    return markdown(
+        ["100k parameters", "widths", "stored, bytes", "saved", "in memory, bytes", "saved"], rows, n_text=2
+    )
+
+
+def remarks(results: Results) -> str:
+    """What the issue asked, answered in sentences made of the figures."""
+    lines = []
+    for task, network in PLACES:
+        after, aware = (results.changes(task, network, f"w4a8-{how}") for how in ("after", "aware"))
+        eight = results.changes(task, network, "w8a8-after")
+        if not (after and aware and eight):
+            continue
+        unit = "%" if task == "wakewords" else "points"
+        lost, left = float(np.mean(after)), float(np.mean(aware))
+        won = f"training won back {100 * (1 - left / lost):.0f} % of that" if lost > 0 else "nothing was lost"
+        lines.append(
+            f"- {task}, {network}: w8a8 {np.mean(eight):+.2f} {unit} against f32; w4a8 {lost:+.2f} after training, "
+            f"{left:+.2f} aware ({won})."
+        )
+    return "\n".join(lines)
+
+
+def report(results: Results) -> str:
+    """All tables, with what they show."""
+    return "\n\n".join(
+        [
+            widths_table(results),
+            "The same as changes against the full-precision network of the same seed:",
+            changes_table(results),
+            remarks(results),
+            "What each part of the method is worth (static ranges, the output vector's included, are calibrated on 512 "
+            "training examples, each the best of those that cover 100, 99.99, 99.9 or 99 % of the values):",
+            parts_table(results),
+            "By size (seed 1):",
+            sizes_table(results),
+            "Memory, weights and tables:",
+            memory_table(results),
+        ]
+    )
+
+
+def draw(results: Results, path: Path) -> None:
+    """Figure against bytes stored: 2 to 8 bits and f32, after training and aware; a panel per task and network."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "streamkws"
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained")
+    series = [
+        ("after training", [f"w{bits}a8-after" for bits in range(2, 9)], "#0072b2", "o-"),
+        ("quantization-aware", [f"w{bits}a8-aware" for bits in (2, 3, 4)], "#d55e00", "s--"),
+        ("full precision", ["f32-full"], "#000000", "D"),
+    ]
+    for panel, (task, network) in zip(panels.ravel(), PLACES, strict=True):
+        for label, variants, colour, style in series:
+            points = []
+            for variant in variants:
+                values = list(results.values(task, network, variant).values())
+                if values:
+                    n_bytes = results.of(task, network, variant)[0]["stored_bytes"]
+                    points.append((n_bytes / 1000, np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0))
+            if not points:
+                continue
+            x, y, spread = zip(*points, strict=True)
+            panel.errorbar(x, y, yerr=spread, fmt=style, color=colour, capsize=3, markersize=5, label=label)
+            for variant, x_value, y_value in zip(variants, x, y, strict=False):
+                name = variant.split("-")[0].split("a")[0].replace("w", "")
+                below = label == "quantization-aware"
+                panel.annotate(
+                    name if name == "f32" else f"{name}", (x_value, y_value), textcoords="offset points",
+                    xytext=(0, -13 if below else 7), ha="center", fontsize=8, color=colour,
+                )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlim(20, 520)
+        panel.set_xticks([25, 50, 100, 200, 400], ["25", "50", "100", "200", "400"])
+        panel.minorticks_off()
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        low, high = panel.get_ylim()
+        ticks = [t for t in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100) if low <= t <= high]
+        panel.set_yticks(ticks)
+        panel.set_title(f"{task}, {network} network", fontsize=10)
+        panel.set_xlabel("weights and tables, stored (kB)")
+        panel.set_ylabel(f"{TASKS[task][1]} on dev (%)")
+        panel.grid(alpha=0.3, which="both")
+    panels[0, 0].legend(fontsize=8)
+    figure.suptitle("Weights of 2 to 8 bits (numbers) with 8-bit activations, 100k parameters, 3 seeds", fontsize=11)
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    plt.close(figure)
