@@ -5,7 +5,7 @@ A record is what was measured of one variant of one trained network: see the key
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ TASKS = {"wakewords": ("det_area", "DET area"), "commands": ("error", "error rat
 """The figure of each task, a share of 1, lower is better."""
 NETWORKS = ("dilated", "fully connected")
 PLACES = [(task, network) for task in TASKS for network in NETWORKS]
-CLIPS = 2400
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def _headings(suffix: str = "") -> list[str]:
     return [f"{task}, {network}: {units[task]}{suffix}" for task, network in PLACES]
 
 
-def _place_cells(results: Results, cell: Callable[[str, str], str]) -> list[str]:
-    del results
-    return [cell(task, network) for task, network in PLACES]
+def _cells(results: Results, variant: str) -> list[str]:
+    """A variant's figures, one cell for each task and network."""
+    return [mean_and_spread(list(results.values(task, network, variant).values())) for task, network in PLACES]
 
 
 def widths_table(results: Results) -> str:
@@ -80,22 +79,10 @@ def widths_table(results: Results) -> str:
         ("f32, trained on as long as the aware ones", "f32-longer"),
         *((f"{bits}, after training", f"{bits}-after") for bits in ("w8a8", "w4a8", "w3a8", "w2a8", "w4a4")),
         *((f"{bits}, aware", f"{bits}-aware") for bits in ("w4a8", "w3a8", "w2a8", "w4a4")),
-        *((f"{bits}, aware from scratch", f"{bits}-scratch") for bits in ("w4a8", "w2a8")),
     ]
     order = ["f32", "w8a8", "w4a8", "w3a8", "w2a8", "w4a4"]
     names.sort(key=lambda entry: order.index(entry[0].split(",")[0]))
-    rows = [
-        [
-            label,
-            *_place_cells(
-                results,
-                lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
-                    list(results.values(task, network, variant).values())
-                ),
-            ),
-        ]
-        for label, variant in names
-    ]
+    rows = [[label, *_cells(results, variant)] for label, variant in names]
     return markdown(["100k parameters", *_headings()], rows)
 
 
@@ -112,11 +99,9 @@ def changes_table(results: Results) -> str:
     rows = [
         [
             label,
-            *_place_cells(
-                results,
-                lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
-                    results.changes(task, network, variant), 2 if task == "commands" else 1, sign=True
-                ),
+            *(
+                mean_and_spread(results.changes(task, network, variant), 2 if task == "commands" else 1, sign=True)
+                for task, network in PLACES
             ),
         ]
         for label, variant in names
@@ -136,46 +121,38 @@ def parts_table(results: Results) -> str:
     rows = []
     for bits in ("w8a8", "w4a8", "w8a4", "w4a4"):
         for label, suffix in ranges:
-            variant = f"{bits}-after{suffix}"
-            rows.append(
-                [
-                    bits,
-                    label,
-                    *_place_cells(
-                        results,
-                        lambda task, network, variant=variant: mean_and_spread(  # type: ignore[misc]
-                            list(results.values(task, network, variant).values())
-                        ),
-                    ),
-                ]
-            )
-    rows.insert(
-        4 * 2,
-        [
-            "w4a8 aware",
-            "whole matrix, per frame",
-            *_place_cells(
-                results,
-                lambda task, network: mean_and_spread(
-                    list(results.values(task, network, "w4a8-aware-matrix").values())
-                ),
-            ),
-        ],
-    )
-    rows.insert(
-        4 * 2,
-        [
-            "w4a8 aware",
-            "columns, per frame (seed 1)",
-            *_place_cells(
-                results,
-                lambda task, network: mean_and_spread(
-                    [v for s, v in results.values(task, network, "w4a8-aware").items() if s == 1]
-                ),
-            ),
-        ],
-    )
+            rows.append([bits, label, *_cells(results, f"{bits}-after{suffix}")])
     return markdown(["after training", "ranges: weights, activations", *_headings()], rows, n_text=2)
+
+
+def options_table(results: Results) -> str:
+    """What wider ends, gradients through the ranges and whole-matrix ranges do in aware training; seed 1."""
+    names = [
+        ("w4a8 aware", "w4a8-aware"),
+        ("w4a8 aware, gradients through min and max", "w4a8-aware-ranges"),
+        ("w4a8 aware, whole-matrix ranges", "w4a8-aware-matrix"),
+        ("w4a8 aware from scratch", "w4a8-scratch"),
+        ("w3a8 aware", "w3a8-aware"),
+        ("w3a8 aware, first and last layer w8a8", "w3a8-aware-ends8"),
+        ("w2a8 aware", "w2a8-aware"),
+        ("w2a8 aware, gradients through min and max", "w2a8-aware-ranges"),
+        ("w2a8 aware, first and last layer w8a8", "w2a8-aware-ends8"),
+        ("w4a4 aware", "w4a4-aware"),
+        ("w4a4 aware, first and last layer w8a8", "w4a4-aware-ends8"),
+    ]
+    rows = []
+    for label, variant in names:
+        cells = []
+        for task, network in PLACES:
+            value = results.values(task, network, variant).get(1)
+            cells.append("-" if value is None else f"{value:.2f}")
+        n_bytes = [
+            f"{found[0]['stored_bytes']:,}" if (found := results.of("commands", network, variant)) else "-"
+            for network in NETWORKS
+        ]
+        if cells != ["-"] * len(cells):
+            rows.append([label, *cells, *n_bytes])
+    return markdown(["seed 1", *_headings(), *(f"commands, {network}: bytes" for network in NETWORKS)], rows)
 
 
 def sizes_table(results: Results) -> str:
@@ -243,6 +220,8 @@ def report(results: Results) -> str:
             "What each part of the method is worth (static ranges, the output vector's included, are calibrated on 512 "
             "training examples, each the best of those that cover 100, 99.99, 99.9 or 99 % of the values):",
             parts_table(results),
+            "Options of the aware training (seed 1):",
+            options_table(results),
             "By size (seed 1):",
             sizes_table(results),
             "Memory, weights and tables:",

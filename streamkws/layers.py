@@ -170,7 +170,7 @@ class Layer:
         return np.stack([block_rows(tap, c.weight_bits) for tap in codes])
 
     def stored_codes(self) -> U8:
-        """The codes as a model file holds them: flat, in (O, taps, I) order, two to a byte up to 4 bits."""
+        """The codes as a model file holds them: flat, in (O, taps, I) order, packed without gaps."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
         return pack_codes(self.weights.codes.ravel(), self.config.weight_bits)

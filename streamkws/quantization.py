@@ -34,7 +34,7 @@ F32 = npt.NDArray[np.float32]
 
 MIN_BITS, MAX_BITS = 2, 8
 PACKED_BITS = 4
-"""Codes of at most this many bits are stored two to a byte."""
+"""Weight codes of at most this many bits are held two to a byte by the kernels, wider ones one to a byte."""
 WEIGHT_RANGES = ("column", "matrix")
 """What weights share a range: those of an output unit, or, to compare with, all of a layer."""
 
@@ -141,26 +141,20 @@ def matrix_product(weights: Quantized, x: Quantized) -> F32:
 
 
 def pack_codes(codes: U8, bits: int) -> U8:
-    """Pack codes of at most 4 bits two to a byte, the even one in the low half; wider codes stay one to a byte.
+    """Pack codes without gaps, each one's lowest bit first: two 4-bit codes to a byte, eight 3-bit ones to three.
 
-    codes: (n,) uint8, each below 2^bits. Returns (ceil(n / 2),) or (n,) uint8.
+    codes: (n,) uint8, each below 2^bits. Returns (ceil(n * bits / 8),) uint8.
     """
-    if valid_bits(bits) > PACKED_BITS:
-        return codes
-    even = np.append(codes, np.uint8(0)) if codes.size % 2 else codes
-    return even[0::2] | (even[1::2] << np.uint8(4))
+    each = np.unpackbits(codes[:, None], axis=1, count=valid_bits(bits), bitorder="little")
+    return np.packbits(each, bitorder="little")
 
 
 def unpack_codes(packed: U8, bits: int, n: int) -> U8:
     """Undo pack_codes: (n,) uint8 codes from packed bytes."""
-    if valid_bits(bits) > PACKED_BITS:
-        return packed[:n]
-    codes = np.empty(2 * packed.size, np.uint8)
-    codes[0::2] = packed & 0x0F
-    codes[1::2] = packed >> np.uint8(4)
-    return codes[:n]
+    each = np.unpackbits(packed, count=n * valid_bits(bits), bitorder="little").reshape(n, bits)
+    return np.packbits(each, axis=1, bitorder="little")[:, 0]
 
 
 def packed_size(n: int, bits: int) -> int:
     """Bytes that n codes take when packed."""
-    return (n + 1) // 2 if valid_bits(bits) <= PACKED_BITS else n
+    return -(-n * valid_bits(bits) // 8)

@@ -114,6 +114,9 @@ def test_packing_is_undone_by_unpacking(n, bits, seed):
 
 def test_4_bit_codes_take_half_a_byte_the_even_one_low():
     assert pack_codes(np.array([1, 2, 3], np.uint8), 4).tolist() == [0x21, 0x03]
+    assert pack_codes(np.array([1, 2, 3, 0, 1], np.uint8), 2).tolist() == [0b00111001, 0b01]
+    assert pack_codes(np.arange(8, dtype=np.uint8), 3).tolist() == [0b10001000, 0b11000110, 0b11111010]
+    assert pack_codes(np.array([7, 200], np.uint8), 8).tolist() == [7, 200]
 
 
 @pytest.mark.parametrize("bits", [1, 9])

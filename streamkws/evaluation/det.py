@@ -379,9 +379,7 @@ class _Counts:
     confusions: npt.NDArray[np.int64]
 
 
-def evaluate_scores(
-    model: Model, scored: ScoredCorpus, m: int = 0, progress: Progress | None = None
-) -> Evaluation:
+def evaluate_scores(model: Model, scored: ScoredCorpus, m: int = 0, progress: Progress | None = None) -> Evaluation:
     """Measure a model by posteriors already made, scored.scores[m]: the sweep over thresholds and what follows."""
     own = {keyword: model.thresholds.get(keyword, DEFAULT_THRESHOLD) for keyword in model.keywords}
     thresholds = _thresholds(own.values())
