@@ -10,6 +10,7 @@ Every training is a job of its own, kept in runs/quantization; a call goes on wh
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -25,10 +26,10 @@ import numpy as np
 import torch
 from accuracy import ROOT, machine, replace_section
 from quantization_report import Record, Results, draw, report
-from quantization_tasks import FRONT_END, TASKS, Cache, full_config, make_cache, read_cache
+from quantization_tasks import FRONT_END, TASKS, Cache, full_config, layers, make_cache, read_cache
 
 from streamkws import Model
-from streamkws.model import ModelConfig
+from streamkws.model import FloatWeights, ModelConfig
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import TrainingConfig
@@ -169,9 +170,8 @@ def jobs() -> list[Job]:
         Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (250, 50) for place in places
     ]
     queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (250, 50) for place in places]
-    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_ONE_SEED[:-1] for place in places]
     queue += [Job(*place, 100, seed, (variant,)) for seed in SEEDS[1:] for variant in AWARE_100 for place in places]
-    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_ONE_SEED[-1:] for place in places]
+    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_ONE_SEED for place in places]
     return queue
 
 
@@ -256,10 +256,6 @@ def run(job: Job, task: Any) -> None:
             "seed": job.seed,
             "variant": variant.name,
             "bits": variant.bits,
-            "parameters": model.n_parameters,
-            "stored_bytes": model.stored_bytes,
-            "resident_bytes": model.resident_bytes,
-            "float_bytes": model.float_bytes,
             **task.measure(model, listen),
             "training": entries["training"],
         }
@@ -277,7 +273,7 @@ def quantized_network(
 ) -> KeywordNetwork:
     """A trained network as a variant has it, ready for use; static ranges are calibrated on training examples."""
     config = full_config(task, job.network, job.size, {"name": f"{job.task}-{job.size}k"})
-    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_keyword_outputs, variant.quantization)
+    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_outputs, variant.quantization)
     network.load_state_dict(state)
     network.eval()
     if variant.activation_ranges == "static":
@@ -293,7 +289,7 @@ def new_network(job: Job, task: Any, cache: Cache) -> KeywordNetwork:
         state = torch.load(job.needs, map_location="cpu", weights_only=True)["state"]
         return quantized_network(job, task, cache, variant, state)
     config = full_config(task, job.network, job.size, {})
-    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_keyword_outputs, variant.quantization)
+    network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_outputs, variant.quantization)
     frames = cache.block(np.random.default_rng(0), 2048)[0].reshape(-1, FRONT_END.n_mels).astype(np.float64)
     network.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
     return network
@@ -338,10 +334,39 @@ def train(
     return average.network
 
 
+@functools.cache
+def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int]:
+    """Parameters and bytes of a variant, as the package at hand stores and holds them."""
+    n_outputs = TASKS[task].n_outputs
+    config = ModelConfig(
+        keywords=tuple(str(k) for k in range(n_outputs - (TASKS[task].activation == "softmax"))),
+        layers=layers(network, size, n_outputs, TASKS[task].activation),
+        frontend=FRONT_END,
+    )
+    shapes = [(layer.n_outputs, layer.taps, layer.n_inputs) for layer in config.layers]
+    zeros = [np.zeros(shape, np.float32) for shape in shapes]
+    model = Model.from_float(
+        config, FloatWeights(*np.zeros((2, FRONT_END.n_mels), np.float32), zeros, [z[:, 0, 0] for z in zeros])
+    )
+    widened = variant.widen(config).layers
+    model = model.quantize([layer.weight_bits for layer in widened], [layer.activation_bits for layer in widened])
+    return {
+        "parameters": model.n_parameters,
+        "stored_bytes": model.stored_bytes,
+        "resident_bytes": model.resident_bytes,
+        "float_bytes": model.float_bytes,
+    }
+
+
 def read_records() -> list[Record]:
-    """Everything measured so far."""
-    paths = [job.folder / f"{variant.name}.json" for job in jobs() for variant in job.variants]
-    return [json.loads(path.read_text()) for path in dict.fromkeys(paths) if path.exists()]
+    """Everything measured so far, with the sizes."""
+    records = {}
+    for job in jobs():
+        for variant in job.variants:
+            path = job.folder / f"{variant.name}.json"
+            if path.exists() and path not in records:
+                records[path] = json.loads(path.read_text()) | sizes(job.task, job.network, job.size, variant)
+    return list(records.values())
 
 
 def write(results: Results) -> None:

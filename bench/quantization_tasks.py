@@ -123,7 +123,7 @@ class WakeWords:
     name = "wakewords"
     figure, key = "DET area", "det_area"
     keywords = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
-    activation = "sigmoid"
+    activation, n_outputs = "sigmoid", 6
     n_examples = 32768
     augmentation = AugmentConfig()
     data = DataConfig(
@@ -146,20 +146,13 @@ class WakeWords:
         self.corpus = corpus
         self._dev: tuple[Any, ...] | None = None
 
-    @property
-    def n_keyword_outputs(self) -> int:
-        """Outputs that stay in the model; the others are auxiliary."""
-        return len(self.keywords)
-
     def maker(self) -> ExampleMaker:
         """The maker of the training examples."""
         return ExampleMaker(self.corpus / "train", self.keywords, self.data, self.augmentation, FRONT_END, CACHE_SEED)
 
     def loss(self, logits: torch.Tensor, targets: torch.Tensor, onset: torch.Tensor, first: torch.Tensor) -> Losses:
         """The recipe's own loss; onset and first in frames."""
-        return clip_losses(
-            logits, targets, onset // FRAME_STRIDE, first // FRAME_STRIDE, self.n_keyword_outputs, self.settings
-        )
+        return clip_losses(logits, targets, onset // FRAME_STRIDE, first // FRAME_STRIDE, self.n_outputs, self.settings)
 
     def measure(self, model: Model, listen: Listener) -> dict[str, float]:
         """DET area and misses without a false accept on clean dev audio.
@@ -248,7 +241,7 @@ class Commands:
 
     name = "commands"
     figure, key = "error rate", "error"
-    activation = "softmax"
+    activation, n_outputs = "softmax", 41  # the last: no keyword
     n_examples = 57600
     # more takes are clean than for the wake words, as the clips of dev are
     augmentation = AugmentConfig(noise_share=0.5, snr_min_db=0.0, bandlimit_share=0.03, overdrive_share=0.02)
@@ -266,11 +259,6 @@ class Commands:
         self.keywords = tuple(sorted({row["label"] for row in rows}))
         self.n_steps = round(self.END_S * FRONT_END.sample_rate / FRONT_END.hop_samples / FRAME_STRIDE)
         self._dev: tuple[list[F32], npt.NDArray[np.int64]] | None = None
-
-    @property
-    def n_keyword_outputs(self) -> int:
-        """Outputs of the model: the words and "no keyword"."""
-        return len(self.keywords) + 1
 
     def maker(self) -> ExampleMaker:
         """The maker of the training examples."""
@@ -313,7 +301,7 @@ def full_config(task: Any, network: str, size: int, provenance: dict[str, str]) 
     """The full-precision ModelConfig of a network for a task."""
     return ModelConfig(
         keywords=task.keywords,
-        layers=layers(network, size, task.n_keyword_outputs, task.activation),
+        layers=layers(network, size, task.n_outputs, task.activation),
         frontend=FRONT_END,
         smoother=replace(SMOOTHER),
         frame_stride=FRAME_STRIDE,
