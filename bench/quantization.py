@@ -115,15 +115,15 @@ AWARE_100 = (
     Variant(2, 8, training="aware"),
     Variant(training="longer"),
 )
-AWARE_ONE_SEED = (
+AWARE_OPTIONS = (
     Variant(4, 8, training="aware", gradient="ranges"),
-    Variant(4, 8, weight_ranges="matrix", training="aware"),
     Variant(2, 8, training="aware", gradient="ranges"),
-    Variant(3, 8, training="aware", ends=True),
+    Variant(4, 8, weight_ranges="matrix", training="aware"),
     Variant(2, 8, training="aware", ends=True),
     Variant(4, 4, training="aware", ends=True),
-    Variant(4, 8, training="scratch"),
 )
+"""For the dilated network, with one seed."""
+SCRATCH = Variant(4, 8, training="scratch")
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,13 @@ def jobs() -> list[Job]:
     queue += [Job(*place, 100, seed, (FULL_PRECISION, *AFTER)) for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, seed, (AWARE_ALL,)) for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_100 for place in places]
+    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_OPTIONS for place in places if place[1] == "dilated"]
     queue += [
-        Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (250, 50) for place in places
+        Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (50, 250) for place in places
     ]
-    queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (250, 50) for place in places]
+    queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (50, 250) for place in places]
     queue += [Job(*place, 100, seed, (variant,)) for seed in SEEDS[1:] for variant in AWARE_100 for place in places]
-    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_ONE_SEED for place in places]
+    queue += [Job(*place, 100, 1, (SCRATCH,)) for place in places if place[1] == "dilated"]
     return queue
 
 

@@ -197,14 +197,17 @@ def remarks(results: Results) -> str:
     for task, network in PLACES:
         after, aware = (results.changes(task, network, f"w4a8-{how}") for how in ("after", "aware"))
         eight = results.changes(task, network, "w8a8-after")
-        if not (after and aware and eight):
+        if len(after) < 2 or not (aware and eight):
             continue
         unit = "%" if task == "wakewords" else "points"
         lost, left = float(np.mean(after)), float(np.mean(aware))
-        won = f"training won back {100 * (1 - left / lost):.0f} % of that" if lost > 0 else "nothing was lost"
+        if lost > np.std(after, ddof=1):
+            verdict = f"aware training won back {100 * (1 - left / lost):.0f} % of the loss"
+        else:
+            verdict = "quantizing after training lost nothing that the spread over the seeds would show"
         lines.append(
-            f"- {task}, {network}: w8a8 {np.mean(eight):+.2f} {unit} against f32; w4a8 {lost:+.2f} after training, "
-            f"{left:+.2f} aware ({won})."
+            f"- {task}, {network}: w8a8 {mean_and_spread(eight, sign=True)} {unit} against f32; w4a8 "
+            f"{mean_and_spread(after, sign=True)} after training, {mean_and_spread(aware, sign=True)} aware: {verdict}."
         )
     return "\n".join(lines)
 

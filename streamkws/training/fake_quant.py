@@ -123,6 +123,8 @@ def fake_quantize(v: Tensor, bits: int, dim: int = -1, gradient: str = "identity
 
     v: float32 of any shape, finite. bits: 2..8. gradient: one of GRADIENTS.
     """
+    if gradient not in GRADIENTS:
+        raise ConfigError(f"expected a gradient of {', '.join(GRADIENTS)}, got {gradient!r}")
     with torch.no_grad():
         codes, lo, step = quantize(v, bits, dim)
         rounding = codes - (v - lo) / torch.where(step > 0, step, 1.0) if gradient == "ranges" else None
@@ -135,6 +137,8 @@ def fake_quantize(v: Tensor, bits: int, dim: int = -1, gradient: str = "identity
 
 def fake_quantize_weights(weights: Tensor, bits: int, ranges: str = "column", gradient: str = "identity") -> Tensor:
     """v' of a weight tensor (O, ...): a range for each output unit ("column"), or one for all ("matrix")."""
+    if ranges not in WEIGHT_RANGES:
+        raise ConfigError(f"expected weight ranges of {', '.join(WEIGHT_RANGES)}, got {ranges!r}")
     groups = weights.reshape(len(weights) if ranges == "column" else 1, -1)
     return fake_quantize(groups, bits, 1, gradient).reshape(weights.shape)
 
@@ -153,12 +157,12 @@ class StaticRange:
     COVERAGES = (1.0, 0.9999, 0.999, 0.99)
 
     def fake_quantize(self, v: Tensor) -> Tensor:
-        """v' with values outside the range clipped; their gradient is 0."""
-        levels = float(2**self.bits - 1)
+        """v' with values outside the range clipped (by more than rounding does); their gradient is 0."""
         with torch.no_grad():
-            place = (v - self.lo) / (self.step or 1.0)
-            values = place.round().clamp_(0, levels).mul_(self.step).add_(self.lo)
-        inside = (place >= 0) & (place <= levels)
+            rounded = ((v - self.lo) / (self.step or 1.0)).round_()
+            codes = rounded.clamp(0, float(2**self.bits - 1) if self.step > 0 else 0.0)
+            inside = codes == rounded
+            values = codes.mul_(self.step).add_(self.lo)
         result: Tensor = _StraightThrough.apply(v * inside, values)  # type: ignore[no-untyped-call]
         return result
 

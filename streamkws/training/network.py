@@ -173,8 +173,11 @@ class KeywordNetwork(nn.Module):
         return x.transpose(1, 2)
 
     def posteriors(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(T, F) float32 log-mel to (S, K) float32 posteriors, as ModelState.push gives them."""
+        """(T, F) float32 log-mel to (S, K) float32 posteriors, as ModelState.push gives them; evaluates from here on."""
         last = self.config.layers[-1]
+        if len(features) < self.config.frame_stride:
+            return np.zeros((0, len(self.config.keywords)), np.float32)
+        self.eval()
         with torch.no_grad():
             logits = self(torch.from_numpy(np.ascontiguousarray(features))[None])[0, :, : last.n_outputs]
             outputs = torch.sigmoid(logits) if last.activation == "sigmoid" else torch.softmax(logits, 1)
@@ -184,8 +187,11 @@ class KeywordNetwork(nn.Module):
     def calibrate(self, features: Tensor) -> None:
         """Fix the range of every vector by what passes there in full precision: the baseline to per-frame ranges.
 
+        From here on the network evaluates, quantized. The ranges are part of neither state_dict nor model files.
+
         features: (B, T, F) float32 log-mel of training audio.
         """
+        self.eval()
         self.quantize(False)
         with torch.no_grad():
             x = ((features - self.feature_mean) * self.feature_scale).transpose(1, 2)
