@@ -255,18 +255,21 @@ def draw(results: Results, path: Path) -> None:
                 values = list(results.values(task, network, variant).values())
                 if values:
                     n_bytes = results.of(task, network, variant)[0]["stored_bytes"]
-                    points.append((n_bytes / 1000, np.mean(values), np.std(values, ddof=1) if len(values) > 1 else 0.0))
+                    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+                    name = variant.split("-")[0].removeprefix("w").removesuffix("a8")
+                    points.append((n_bytes / 1000, float(np.mean(values)), spread, name))
             if not points:
                 continue
-            x, y, spread = zip(*points, strict=True)
-            panel.errorbar(x, y, yerr=spread, fmt=style, color=colour, capsize=3, markersize=5, label=label)
-            for variant, x_value, y_value in zip(variants, x, y, strict=False):
-                name = variant.split("-")[0].split("a")[0].replace("w", "")
-                below = label == "quantization-aware"
+            x, y, spreads, names = zip(*points, strict=True)
+            panel.errorbar(x, y, yerr=spreads, fmt=style, color=colour, capsize=3, markersize=5, label=label)
+            aware = label == "quantization-aware"
+            for x_value, y_value, name in zip(x, y, names, strict=True):
                 panel.annotate(
-                    name if name == "f32" else f"{name}", (x_value, y_value), textcoords="offset points",
-                    xytext=(0, -13 if below else 7), ha="center", fontsize=8, color=colour,
+                    name, (x_value, y_value), textcoords="offset points", xytext=(-5, -9) if aware else (5, 4),
+                    ha="right" if aware else "left", fontsize=8, color=colour,
                 )  # fmt: skip
+            if label == "full precision":
+                panel.axhline(y[0], color=colour, linewidth=0.7, linestyle=":")
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlim(20, 520)

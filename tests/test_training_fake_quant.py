@@ -290,17 +290,37 @@ def test_weights_ranges_gradients_are_those_of_their_groups(ranges):
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_a_static_range_clips_and_passes_gradients_inside_only(bits):
-    levels = 2**bits - 1
+def test_a_static_range_clips_and_passes_gradients_to_what_is_not_clipped(bits):
     static = StaticRange(-1.0, 0.5, bits)
-    v = torch.tensor([-9.0, -1.01, -0.99, 0.1, 0.249, -1.0 + 0.5 * levels - 0.01, -1.0 + 0.5 * levels + 0.01, 1e6])
-    v.requires_grad_()
+    top = -1.0 + 0.5 * (2**bits - 1)
+    # a value up to half a step outside is rounded to the end, not clipped
+    v = torch.tensor([-9.0, -1.26, -1.24, 0.1, 0.249, top + 0.24, top + 0.26, 1e6]).requires_grad_()
     values = static.fake_quantize(v)
-    upstream = torch.arange(1.0, 9.0)
-    values.backward(upstream)
-    top = -1.0 + 0.5 * levels
+    values.backward(torch.arange(1.0, 9.0))
     assert values.tolist() == [-1, -1, -1, 0, 0, top, top, top]
     assert v.grad.tolist() == [0, 0, 3, 4, 5, 6, 0, 0]
+
+
+def test_a_static_range_without_width_passes_gradients_only_at_its_value():
+    v = torch.tensor([1.0, 2.0, -1.0]).requires_grad_()
+    values = StaticRange(1.0, 0.0, 4).fake_quantize(v)
+    values.sum().backward()
+    assert values.tolist() == [1, 1, 1] and v.grad.tolist() == [1, 0, 0]
+
+
+def test_a_static_ranges_own_ends_are_not_clipped():
+    for seed in range(200):
+        v = torch.from_numpy(np.random.default_rng(seed).standard_normal(9).astype(np.float32)).requires_grad_()
+        static = StaticRange(v.min().item(), ((v.max() - v.min()) / 15).item(), 4)
+        static.fake_quantize(v).sum().backward()
+        assert v.grad.tolist() == [1] * 9
+
+
+def test_options_that_are_none():
+    with pytest.raises(ConfigError, match="expected a gradient of identity, ranges, got 'nonsense'"):
+        fake_quantize(torch.ones(3), 4, gradient="nonsense")
+    with pytest.raises(ConfigError, match="expected weight ranges of column, matrix, got 'colum'"):
+        fake_quantize_weights(torch.ones(3, 2), 4, "colum")
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -780,3 +780,18 @@ def test_checkpoints_that_are_none(tmp_path):
         ConfigError, match=r"expected a checkpoint of this trainer, .*wrong.pt is damaged or another file"
     ):
         load_network(wrong)
+
+
+def test_too_few_frames_for_a_step_give_no_posteriors():
+    network = trained(make_config(frame_stride=3))
+    assert network.posteriors(np.zeros((2, 12), np.float32)).shape == (0, 2)
+    assert network.to_model().new_state().push(np.zeros((2, 12), np.float32)).shape == (0, 2)
+
+
+def test_calibrating_leaves_the_statistics_of_a_training_network_alone(speech):
+    network = trained(make_config(widths=WIDTHS["w4a8"]), quantization=QuantizationConfig(activation_ranges="static"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    network.calibrate(torch.from_numpy(speech)[None])
+    assert not network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

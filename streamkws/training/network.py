@@ -173,7 +173,10 @@ class KeywordNetwork(nn.Module):
         return x.transpose(1, 2)
 
     def posteriors(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(T, F) float32 log-mel to (S, K) float32 posteriors, as ModelState.push gives them; evaluates from here on."""
+        """(T, F) float32 log-mel to (S, K) float32 posteriors, as ModelState.push gives them.
+
+        From here on the network evaluates.
+        """
         last = self.config.layers[-1]
         if len(features) < self.config.frame_stride:
             return np.zeros((0, len(self.config.keywords)), np.float32)

@@ -1,0 +1,99 @@
+"""The tables of bench/quantization.py say what its records hold."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import quantization_report
+
+    return quantization_report
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import quantization
+
+    return quantization
+
+
+def record(task, variant, seed, value, **changes):
+    key = {"wakewords": "det_area", "commands": "error"}[task]
+    sizes = {"parameters": 1000, "stored_bytes": 4000, "resident_bytes": 5000, "float_bytes": 4000}
+    return {
+        "task": task,
+        "network": "dilated",
+        "size": 100,
+        "seed": seed,
+        "variant": variant,
+        key: value,
+        **sizes,
+        **changes,
+    }
+
+
+def test_changes_are_taken_seed_by_seed(report):
+    results = report.Results(
+        [
+            record("commands", "f32-full", 2, 0.10),
+            record("commands", "f32-full", 1, 0.06),
+            record("commands", "w4a8-after", 1, 0.07),
+            record("commands", "w4a8-after", 2, 0.12),
+            record("commands", "w4a8-after", 3, 0.50),  # has nothing to be compared with
+            record("wakewords", "f32-full", 1, 0.10),
+            record("wakewords", "w4a8-after", 1, 0.11),
+        ]
+    )
+    assert results.changes("commands", "dilated", "w4a8-after") == pytest.approx([1.0, 2.0])  # points
+    assert results.changes("wakewords", "dilated", "w4a8-after") == pytest.approx([10.0])  # percent of f32
+    assert results.changes("commands", "fully connected", "w4a8-after") == []
+
+
+def test_means_say_how_many_seeds_they_are_of(report):
+    assert report.mean_and_spread([6.0, 8.0]) == "7.00 ± 1.41"
+    assert report.mean_and_spread([6.0], sign=True) == "+6.00 (1)"
+    assert report.mean_and_spread([]) == "-"
+
+
+def test_the_report_shows_bytes_saved_and_what_aware_training_won_back(report):
+    records = [record("commands", "f32-full", seed, 0.06) for seed in (1, 2)]
+    for variant, values in (("w8a8-after", (0.06, 0.06)), ("w4a8-after", (0.09, 0.11)), ("w4a8-aware", (0.07, 0.07))):
+        records += [
+            record("commands", variant, seed, value, stored_bytes=500, resident_bytes=1000)
+            for seed, value in zip((1, 2), values, strict=True)
+        ]
+    text = report.report(report.Results(records))
+    assert "| commands, dilated | w4a8 | 500 | 87.5 % | 1,000 | 80.0 % |" in text
+    assert "aware training won back 75 % of the loss" in text
+    assert "| w4a8, aware | - | - | 7.00 ± 0.00 | - |" in text
+
+
+def test_every_result_has_a_file_of_its_own_and_what_it_starts_from_is_made(bench):
+    jobs = bench.jobs()
+    checkpoints = [job.checkpoint for job in jobs]
+    assert len(set(checkpoints)) == len(checkpoints)
+    assert {job.needs for job in jobs if job.needs} <= set(checkpoints)
+    names = {variant.name: variant for job in jobs for variant in job.variants}
+    assert all(variant == names[variant.name] for job in jobs for variant in job.variants)
+
+
+@pytest.mark.parametrize(("network", "size"), [(n, s) for n in ("dilated", "fully connected") for s in (50, 100, 250)])
+def test_networks_have_about_the_parameters_they_are_named_by(bench, network, size):
+    for task in ("wakewords", "commands"):
+        parameters = bench.sizes(task, network, size, bench.FULL_PRECISION)["parameters"]
+        assert 0.95 < parameters / (1000 * size) < 1.05
+
+
+def test_four_bits_take_an_eighth_and_tables(bench):
+    assert "quantization_tasks" in sys.modules
+    full = bench.sizes("commands", "dilated", 100, bench.FULL_PRECISION)
+    small = bench.sizes("commands", "dilated", 100, bench.AWARE_ALL)
+    assert full["stored_bytes"] == 4 * full["parameters"]
+    assert 0.13 < small["stored_bytes"] / full["stored_bytes"] < 0.15
