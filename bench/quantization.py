@@ -110,10 +110,10 @@ AFTER = (
 )
 AWARE_ALL = Variant(4, 8, training="aware")
 AWARE_100 = (
+    Variant(training="longer"),
     Variant(3, 8, training="aware"),
     Variant(4, 4, training="aware"),
     Variant(2, 8, training="aware"),
-    Variant(training="longer"),
 )
 AWARE_OPTIONS = (
     Variant(4, 8, training="aware", gradient="ranges"),
@@ -171,7 +171,7 @@ def jobs() -> list[Job]:
         Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (50, 250) for place in places
     ]
     queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (50, 250) for place in places]
-    queue += [Job(*place, 100, seed, (variant,)) for seed in SEEDS[1:] for variant in AWARE_100 for place in places]
+    queue += [Job(*place, 100, seed, (variant,)) for variant in AWARE_100 for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, 1, (SCRATCH,)) for place in places if place[1] == "dilated"]
     return queue
 

@@ -205,6 +205,9 @@ def remarks(results: Results) -> str:
             verdict = f"aware training won back {100 * (1 - left / lost):.0f} % of the loss"
         else:
             verdict = "quantizing after training lost nothing that the spread over the seeds would show"
+        fair = results.changes(task, network, "w4a8-aware", base="f32-longer")
+        if fair:
+            verdict += f"; against f32 trained on as long, aware has {mean_and_spread(fair, sign=True)}"
         lines.append(
             f"- {task}, {network}: w8a8 {mean_and_spread(eight, sign=True)} {unit} against f32; w4a8 "
             f"{mean_and_spread(after, sign=True)} after training, {mean_and_spread(aware, sign=True)} aware: {verdict}."
