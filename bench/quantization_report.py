@@ -215,6 +215,26 @@ def remarks(results: Results) -> str:
     return "\n".join(lines)
 
 
+def parts_remarks(results: Results) -> str:
+    """What leaving out columns or per-frame ranges costs, seed by seed."""
+    lines = []
+    for task, network in PLACES:
+        cells = []
+        for what, variant, base in (
+            ("whole matrix instead of columns: w8a8", "w8a8-after-matrix", "w8a8-after"),
+            ("w4a8", "w4a8-after-matrix", "w4a8-after"),
+            ("static instead of per-frame ranges: w8a8", "w8a8-after-static", "w8a8-after"),
+            ("w8a4", "w8a4-after-static", "w8a4-after"),
+        ):
+            changes = results.changes(task, network, variant, base)
+            if changes:
+                cells.append(f"{what} {mean_and_spread(changes, 1 if task == 'wakewords' else 2, sign=True)}")
+        if cells:
+            unit = "% of DET area" if task == "wakewords" else "points of error"
+            lines.append(f"- {task}, {network} ({unit}): {', '.join(cells)}.")
+    return "\n".join(lines)
+
+
 def report(results: Results) -> str:
     """All tables, with what they show."""
     return "\n\n".join(
@@ -226,6 +246,7 @@ def report(results: Results) -> str:
             "What each part of the method is worth (static ranges, the output vector's included, are calibrated on 512 "
             "training examples, each the best of those that cover 100, 99.99, 99.9 or 99 % of the values):",
             parts_table(results),
+            parts_remarks(results),
             "Options of the aware training (seed 1):",
             options_table(results),
             "By size (seed 1):",
