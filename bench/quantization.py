@@ -49,6 +49,7 @@ class Variant:
 
     weights, activations: bits; 32 for float32. weight_ranges, activation_ranges, gradient: as in QuantizationConfig.
     ends: whether the first and the last layer are w8a8, whatever the others are.
+    gentle: whether the aware training has a fifth of the learning rate.
     training: "full" (full precision from the first step), "after" (quantized without retraining), "aware" (retrained
         from the full-precision network), "longer" (that network trained on as long as "aware", in full precision),
         "scratch" (aware from the first step).
@@ -61,6 +62,7 @@ class Variant:
     training: str = "after"
     gradient: str = "identity"
     ends: bool = False
+    gentle: bool = False
 
     @property
     def bits(self) -> str:
@@ -72,7 +74,8 @@ class Variant:
         """The variant as a file name."""
         options = ((self.weight_ranges, "column"), (self.activation_ranges, "frame"), (self.gradient, "identity"))
         parts = [self.bits, self.training, *(value for value, usual in options if value != usual)]
-        return "-".join([*parts, "ends8"] if self.ends else parts)
+        parts += [name for name, wanted in (("ends8", self.ends), ("gentle", self.gentle)) if wanted]
+        return "-".join(parts)
 
     @property
     def quantization(self) -> QuantizationConfig:
@@ -115,6 +118,7 @@ AWARE_100 = (
     Variant(4, 4, training="aware"),
     Variant(2, 8, training="aware"),
 )
+AWARE_GENTLE = Variant(4, 8, training="aware", gentle=True)
 AWARE_OPTIONS = (
     Variant(4, 8, training="aware", gradient="ranges"),
     Variant(2, 8, training="aware", gradient="ranges"),
@@ -172,6 +176,7 @@ def jobs() -> list[Job]:
     ]
     queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (50, 250) for place in places]
     queue += [Job(*place, 100, seed, (variant,)) for variant in AWARE_100 for seed in SEEDS[1:] for place in places]
+    queue += [Job(*place, 100, seed, (AWARE_GENTLE,)) for seed in SEEDS for place in places]
     queue += [Job(*place, 100, 1, (SCRATCH,)) for place in places if place[1] == "dilated"]
     return queue
 
@@ -230,6 +235,8 @@ def run(job: Job, task: Any) -> None:
         began = time.monotonic()
         network = new_network(job, task, cache)
         settings = replace(AWARE if job.needs else FULL, seed=job.seed)
+        if first.gentle:
+            settings = replace(settings, learning_rate=settings.learning_rate / 5)
         with (job.folder / f"{first.name}.log").open("w") as log:
             trained = train(task, network, cache, settings, lambda text: print(text, file=log, flush=True))
         entries = {
