@@ -207,6 +207,9 @@ def remarks(results: Results) -> str:
         fair = results.changes(task, network, "w4a8-aware", base="f32-longer")
         if fair:
             verdict += f"; against f32 trained on as long, aware is at {mean_and_spread(fair, sign=True)}"
+        gentle = results.changes(task, network, "w4a8-aware-gentle")
+        if gentle:
+            verdict += f"; aware at a fifth of the learning rate {mean_and_spread(gentle, sign=True)} against f32"
         lines.append(
             f"- {task}, {network}: w8a8 {mean_and_spread(eight, sign=True)} {unit} against f32; w4a8 "
             f"{mean_and_spread(after, sign=True)} after training, {mean_and_spread(aware, sign=True)} aware: {verdict}."
