@@ -49,6 +49,7 @@ class Variant:
 
     weights, activations: bits; 32 for float32. weight_ranges, activation_ranges, gradient: as in QuantizationConfig.
     ends: whether the first and the last layer are w8a8, whatever the others are.
+    own_output: with static ranges, whether the output vector keeps its own in every frame.
     gentle: whether the aware training has a fifth of the learning rate.
     training: "full" (full precision from the first step), "after" (quantized without retraining), "aware" (retrained
         from the full-precision network), "longer" (that network trained on as long as "aware", in full precision),
@@ -63,6 +64,7 @@ class Variant:
     gradient: str = "identity"
     ends: bool = False
     gentle: bool = False
+    own_output: bool = False
 
     @property
     def bits(self) -> str:
@@ -74,7 +76,8 @@ class Variant:
         """The variant as a file name."""
         options = ((self.weight_ranges, "column"), (self.activation_ranges, "frame"), (self.gradient, "identity"))
         parts = [self.bits, self.training, *(value for value, usual in options if value != usual)]
-        parts += [name for name, wanted in (("ends8", self.ends), ("gentle", self.gentle)) if wanted]
+        flags = (("ends8", self.ends), ("gentle", self.gentle), ("output", self.own_output))
+        parts += [name for name, wanted in flags if wanted]
         return "-".join(parts)
 
     @property
@@ -109,6 +112,7 @@ AFTER = (
         for weights, activations in ((8, 8), (4, 8), (8, 4), (4, 4))
         for weight_ranges, activation_ranges in (("matrix", "frame"), ("column", "static"), ("matrix", "static"))
     ),
+    *(Variant(weights, 4, activation_ranges="static", own_output=True) for weights in (8, 4)),
     *(Variant(weights, activations, ends=True) for weights, activations in ((4, 8), (3, 8), (2, 8), (4, 4))),
 )
 AWARE_ALL = Variant(4, 8, training="aware")
@@ -285,7 +289,8 @@ def quantized_network(
     network.load_state_dict(state)
     network.eval()
     if variant.activation_ranges == "static":
-        network.calibrate(torch.from_numpy(cache.block(np.random.default_rng(0), CALIBRATION_EXAMPLES)[0]))
+        features = torch.from_numpy(cache.block(np.random.default_rng(0), CALIBRATION_EXAMPLES)[0])
+        network.calibrate(features, output=not variant.own_output)
     return network
 
 

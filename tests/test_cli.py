@@ -585,7 +585,7 @@ class TestQuantize:
                     "taps": 1,
                     "dilation": 1,
                     "bits": "w3a4",
-                    "stored_bytes": 50,
+                    "stored_bytes": 20 + 2 * 12,  # 52 codes of 3 bits, and lo, step and bias of each column
                     "weight_error": error,
                     "worst_column_error": worst,
                 }

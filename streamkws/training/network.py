@@ -187,12 +187,13 @@ class KeywordNetwork(nn.Module):
         posteriors: npt.NDArray[np.float32] = outputs[:, : len(self.config.keywords)].numpy()
         return posteriors
 
-    def calibrate(self, features: Tensor) -> None:
+    def calibrate(self, features: Tensor, output: bool = True) -> None:
         """Fix the range of every vector by what passes there in full precision: the baseline to per-frame ranges.
 
         From here on the network evaluates, quantized. The ranges are part of neither state_dict nor model files.
 
         features: (B, T, F) float32 log-mel of training audio.
+        output: whether the output vector's range is fixed, too, or stays each frame's own.
         """
         self.eval()
         self.quantize(False)
@@ -203,7 +204,7 @@ class KeywordNetwork(nn.Module):
                     layer.input_range = StaticRange.calibrated(x, layer.config.activation_bits)
                 x = layer(x)
             last = self.causal_layers[-1].config
-            if not last.is_float:
+            if output and not last.is_float:
                 self.output_range = StaticRange.calibrated(x[:, : last.n_outputs], last.activation_bits)
         self.quantize(True)
 
