@@ -251,9 +251,9 @@ def report(results: Results) -> str:
             remarks(results),
             "What each part of the method is worth. Static ranges, the output vector's included, are calibrated on 512 "
             "training examples, each the one of least square error among those that cover 100, 99.99, 99.9 or 99 % of "
-            "the values. On the wake words a static 4-bit output is most of the loss: keywords are rare, so its 16 "
-            "levels go to the logits of silence and other speech (looked at in one network, whose highest posterior left "
-            "was a third); hence the rows without it.",
+            "the values. On the wake words a static 4-bit output is most of the loss: keywords are rare, and its 16 "
+            "levels go to the logits of silence and other speech (in the one network looked at, the highest posterior "
+            "left was a third); hence the rows without it.",
             parts_table(results),
             parts_remarks(results),
             "Options of the aware training (seed 1):",
