@@ -1,7 +1,7 @@
 """The paper's claims on real recordings: accuracy and bytes at every bit width, after training and quantization-aware.
 
     python bench/quantization.py --corpus DIR            trains what is missing, prints the tables (hours on two cores)
-    python bench/quantization.py --corpus DIR --write    also README.md, docs picture and bench/quantization.json
+    python bench/quantization.py --corpus DIR --write    also README.md, bench/quantization.json and .svg
     python bench/quantization.py                         prints the tables of bench/quantization.json
 
 Every training is a job of its own, kept in runs/quantization; a call goes on where the last one stood.
@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 from accuracy import ROOT, machine, replace_section
-from quantization_report import Record, Results, draw, report
+from quantization_report import MEASURES, PLACES, Record, Results, draw, report
 from quantization_tasks import FRONT_END, TASKS, Cache, full_config, layers, make_cache, read_cache
 
 from streamkws import Model
-from streamkws.model import FloatWeights, ModelConfig
+from streamkws.model import ModelConfig
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import TrainingConfig
@@ -102,9 +102,8 @@ class Variant:
 
 
 FULL_PRECISION = Variant(training="full")
-AFTER_COLUMNS = tuple(Variant(bits, 8) for bits in (8, 7, 6, 5, 4, 3, 2))
 AFTER = (
-    *AFTER_COLUMNS,
+    *(Variant(bits, 8) for bits in (8, 7, 6, 5, 4, 3, 2)),
     Variant(8, 4),
     Variant(4, 4),
     *(
@@ -168,20 +167,20 @@ class Job:
 
 def jobs() -> list[Job]:
     """All jobs, the most important first."""
-    places = [(task, network) for task in TASKS for network in ("dilated", "fully connected")]
-    queue = [Job(*place, 100, seed, (FULL_PRECISION, *AFTER)) for seed in SEEDS[:1] for place in places]
+    places, dilated = PLACES, [place for place in PLACES if place[1] == "dilated"]
+    queue = [Job(*place, 100, 1, (FULL_PRECISION, *AFTER)) for place in places]
     queue += [Job(*place, 100, 1, (AWARE_ALL,)) for place in places]
     queue += [Job(*place, 100, seed, (FULL_PRECISION, *AFTER)) for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, seed, (AWARE_ALL,)) for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_100 for place in places]
-    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_OPTIONS for place in places if place[1] == "dilated"]
+    queue += [Job(*place, 100, 1, (variant,)) for variant in AWARE_OPTIONS for place in dilated]
     queue += [
         Job(*place, size, 1, (FULL_PRECISION, Variant(8, 8), Variant(4, 8))) for size in (50, 250) for place in places
     ]
     queue += [Job(*place, size, 1, (AWARE_ALL,)) for size in (50, 250) for place in places]
     queue += [Job(*place, 100, seed, (variant,)) for variant in AWARE_100 for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, seed, (AWARE_GENTLE,)) for seed in SEEDS for place in places]
-    queue += [Job(*place, 100, 1, (SCRATCH,)) for place in places if place[1] == "dilated"]
+    queue += [Job(*place, 100, 1, (SCRATCH,)) for place in dilated]
     return queue
 
 
@@ -219,7 +218,7 @@ def locked(job: Job) -> bool:
 
 
 def claim(job: Job) -> bool:
-    """Take a job, unless another process has."""
+    """Take a job, unless another process has it."""
     job.folder.mkdir(parents=True, exist_ok=True)
     if lock(job).exists() and not locked(job):
         lock(job).unlink(missing_ok=True)
@@ -228,7 +227,7 @@ def claim(job: Job) -> bool:
             file.write(str(os.getpid()))
     except FileExistsError:
         return False
-    return not job.done
+    return True
 
 
 def run(job: Job, task: Any) -> None:
@@ -271,10 +270,11 @@ def run(job: Job, task: Any) -> None:
             **task.measure(model, listen),
             "training": entries["training"],
         }
+        key, what = MEASURES[job.task]
         path.with_suffix(".tmp").write_text(json.dumps(figures) + "\n")
         os.replace(path.with_suffix(".tmp"), path)
         print(
-            f"{job.folder.parent.name}/{job.folder.name} {variant.name} {task.figure} {figures[task.key]:.4f}",
+            f"{job.folder.parent.name}/{job.folder.name} {variant.name} {what} {figures[key]:.4f}",
             file=sys.stderr,
             flush=True,
         )
@@ -303,8 +303,7 @@ def new_network(job: Job, task: Any, cache: Cache) -> KeywordNetwork:
         return quantized_network(job, task, cache, variant, state)
     config = full_config(task, job.network, job.size, {})
     network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_outputs, variant.quantization)
-    frames = cache.block(np.random.default_rng(0), 2048)[0].reshape(-1, FRONT_END.n_mels).astype(np.float64)
-    network.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
+    network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
     return network
 
 
@@ -356,13 +355,7 @@ def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int
         layers=layers(network, size, n_outputs, TASKS[task].activation),
         frontend=FRONT_END,
     )
-    shapes = [(layer.n_outputs, layer.taps, layer.n_inputs) for layer in config.layers]
-    zeros = [np.zeros(shape, np.float32) for shape in shapes]
-    model = Model.from_float(
-        config, FloatWeights(*np.zeros((2, FRONT_END.n_mels), np.float32), zeros, [z[:, 0, 0] for z in zeros])
-    )
-    widened = variant.widen(config).layers
-    model = model.quantize([layer.weight_bits for layer in widened], [layer.activation_bits for layer in widened])
+    model = KeywordNetwork(variant.widen(config)).to_model()
     return {
         "parameters": model.n_parameters,
         "stored_bytes": model.stored_bytes,
@@ -394,7 +387,12 @@ def write(results: Results) -> None:
     text = json.dumps({**kept, "records": []}).replace('"records": []', f'"records": [\n{lines}\n]')
     FIGURES.write_text(text + "\n", encoding="utf-8")
     draw(results, FIGURES.with_suffix(".svg"))
-    missing = [job for job in jobs() if not job.done]
+    known = {tuple(record[key] for key in ("task", "network", "size", "seed", "variant")) for record in results.records}
+    missing = [
+        job
+        for job in jobs()
+        if any((job.task, job.network, job.size, job.seed, one.name) not in known for one in job.variants)
+    ]
     note = f"Written by `python bench/quantization.py --corpus <corpus> --write` on {kept['date']} ({machine()})."
     if missing:
         note += f" {len(missing)} of {len(jobs())} trainings are still to be done."

@@ -14,10 +14,10 @@ import numpy as np
 
 Record = dict[str, Any]
 
-TASKS = {"wakewords": ("det_area", "DET area"), "commands": ("error", "error rate")}
+MEASURES = {"wakewords": ("det_area", "DET area"), "commands": ("error", "error rate")}
 """The figure of each task, a share of 1, lower is better."""
 NETWORKS = ("dilated", "fully connected")
-PLACES = [(task, network) for task in TASKS for network in NETWORKS]
+PLACES = [(task, network) for task in MEASURES for network in NETWORKS]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Results:
 
     def values(self, task: str, network: str, variant: str, size: int = 100) -> dict[int, float]:
         """The task's figure by seed, in percent."""
-        key = TASKS[task][0]
+        key = MEASURES[task][0]
         return {record["seed"]: 100 * record[key] for record in self.of(task, network, variant, size)}
 
     def changes(self, task: str, network: str, variant: str, base: str = "f32-full", size: int = 100) -> list[float]:
@@ -62,14 +62,20 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], n_text: int =
     return "\n".join(lines)
 
 
-def _headings(suffix: str = "") -> list[str]:
+def _headings() -> list[str]:
     units = {"wakewords": "DET area, %", "commands": "errors, %"}
-    return [f"{task}, {network}: {units[task]}{suffix}" for task, network in PLACES]
+    return [f"{task}, {network}: {units[task]}" for task, network in PLACES]
 
 
 def _cells(results: Results, variant: str) -> list[str]:
     """A variant's figures, one cell for each task and network."""
     return [mean_and_spread(list(results.values(task, network, variant).values())) for task, network in PLACES]
+
+
+def _first_seed(results: Results, task: str, network: str, variant: str, size: int = 100) -> str:
+    """A variant's figure with seed 1; "-" without one."""
+    value = results.values(task, network, variant, size).get(1)
+    return "-" if value is None else f"{value:.2f}"
 
 
 ROWS = [
@@ -135,7 +141,6 @@ def options_table(results: Results) -> str:
         ("w4a8 aware, whole-matrix ranges", "w4a8-aware-matrix"),
         ("w4a8 aware from scratch", "w4a8-scratch"),
         ("w3a8 aware", "w3a8-aware"),
-        ("w3a8 aware, first and last layer w8a8", "w3a8-aware-ends8"),
         ("w2a8 aware", "w2a8-aware"),
         ("w2a8 aware, gradients through min and max", "w2a8-aware-ranges"),
         ("w2a8 aware, first and last layer w8a8", "w2a8-aware-ends8"),
@@ -144,10 +149,7 @@ def options_table(results: Results) -> str:
     ]
     rows = []
     for label, variant in names:
-        cells = []
-        for task, network in PLACES:
-            value = results.values(task, network, variant).get(1)
-            cells.append("-" if value is None else f"{value:.2f}")
+        cells = [_first_seed(results, task, network, variant) for task, network in PLACES]
         n_bytes = [
             f"{found[0]['stored_bytes']:,}" if (found := results.of("commands", network, variant)) else "-"
             for network in NETWORKS
@@ -165,10 +167,8 @@ def sizes_table(results: Results) -> str:
             full = [record for record in results.of(task, network, "f32-full", size) if record["seed"] == 1]
             if not full:
                 continue
-            cells = []
-            for variant in ("f32-full", "w8a8-after", "w4a8-after", "w4a8-aware"):
-                value = results.values(task, network, variant, size).get(1)
-                cells.append("-" if value is None else f"{value:.2f}")
+            variants = ("f32-full", "w8a8-after", "w4a8-after", "w4a8-aware")
+            cells = [_first_seed(results, task, network, variant, size) for variant in variants]
             rows.append([f"{task}, {network}", f"{full[0]['parameters']:,}", *cells])
     header = ["task: DET area or errors, %", "parameters", "f32", "w8a8 after", "w4a8 after", "w4a8 aware"]
     return markdown(header, rows)
@@ -315,7 +315,7 @@ def draw(results: Results, path: Path) -> None:
         panel.set_yticks(ticks)
         panel.set_title(f"{task}, {network} network", fontsize=10)
         panel.set_xlabel("weights and tables, stored (kB)")
-        panel.set_ylabel(f"{TASKS[task][1]} on dev (%)")
+        panel.set_ylabel(f"{MEASURES[task][1]} on dev (%)")
         panel.grid(alpha=0.3, which="both")
     panels[0, 0].legend(fontsize=8)
     figure.suptitle("Weights of 2 to 8 bits (numbers) with 8-bit activations, 100k parameters, 3 seeds", fontsize=11)

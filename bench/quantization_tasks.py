@@ -16,7 +16,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ FRAME_STRIDE = 3
 """A network step every 30 ms: a third less work than the shipped model's 20 ms."""
 SMOOTHER = SmootherConfig(smoothing_steps=2, patience_steps=2, refractory_steps=33)
 CACHE_SEED = 1
-NETWORKS = ("fully connected", "dilated")
 WIDTHS = {"fully connected": {50: 37, 100: 68, 250: 144}, "dilated": {50: 44, 100: 64, 250: 104}}
 """Units of each hidden layer by thousands of parameters."""
 
@@ -121,7 +120,6 @@ class WakeWords:
     """Six wake words in streaming audio; DET area, lower is better."""
 
     name = "wakewords"
-    figure, key = "DET area", "det_area"
     keywords = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
     activation, n_outputs = "sigmoid", 6
     n_examples = 32768
@@ -240,7 +238,6 @@ class Commands:
     """Forty Arabic command words of one second; error rate, lower is better."""
 
     name = "commands"
-    figure, key = "error rate", "error"
     activation, n_outputs = "softmax", 41  # the last: no keyword
     n_examples = 57600
     # more takes are clean than for the wake words, as the clips of dev are
@@ -303,7 +300,7 @@ def full_config(task: Any, network: str, size: int, provenance: dict[str, str]) 
         keywords=task.keywords,
         layers=layers(network, size, task.n_outputs, task.activation),
         frontend=FRONT_END,
-        smoother=replace(SMOOTHER),
+        smoother=SMOOTHER,
         frame_stride=FRAME_STRIDE,
         provenance=provenance,
     )

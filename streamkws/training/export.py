@@ -8,7 +8,6 @@ from pathlib import Path
 from streamkws.evaluation.det import calibrate, evaluate_models
 from streamkws.model import Model
 from streamkws.model_file import save_model
-from streamkws.quantization import Quantized, relative_error
 from streamkws.training.network import load_network
 from streamkws.training.recipe import load_recipe
 
@@ -29,20 +28,19 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     network = load_network(checkpoint)
     settings = recipe.model.to_model_config(recipe.export.provenance)
     network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
-    weights = network.to_float_weights()
-    if network.config.bits == "f32":
-        full = Model.from_float(network.config, weights)
+    if network.config.is_float:
+        full = Model.from_float(network.config, network.to_float_weights())
         models = [full, *(full.quantize(*pair) for pair in recipe.export.bits)]
     else:
         models = [network.to_model()]
-    for index, tensor in enumerate(weights.weights):
-        tensors = {model.layers[index].config.weight_bits: model.layers[index].weights for model in models}
-        errors = "  ".join(
-            f"{bits} bits {100 * relative_error(tensor, quantized):.2f} %"
-            for bits, quantized in sorted(tensors.items(), key=lambda item: -item[0])
-            if isinstance(quantized, Quantized)
-        )
-        shape = "x".join(str(size) for size in tensor.shape)
+    for index, layer in enumerate(network.config.layers):
+        by_bits = {
+            model.config.layers[index].weight_bits: model.config.weight_errors[index][0]
+            for model in models
+            if not model.config.layers[index].is_float
+        }
+        errors = "  ".join(f"{bits} bits {100 * by_bits[bits]:.2f} %" for bits in sorted(by_bits, reverse=True))
+        shape = f"{layer.n_outputs}x{layer.taps}x{layer.n_inputs}"
         print(f"layer {index}  {shape}  {'error ' + errors if errors else 'float32'}")
     if recipe.export.target_fa_per_h:
         root = Path(recipe.data.corpus if corpus is None else corpus)

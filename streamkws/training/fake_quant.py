@@ -113,9 +113,8 @@ def quantize(v: Tensor, bits: int, dim: int = -1) -> tuple[Tensor, Tensor, Tenso
     levels = float(2 ** valid_bits(bits) - 1)
     lo, hi = v.amin(dim, keepdim=True), v.amax(dim, keepdim=True)
     step = (hi - lo) / levels
-    divisor = torch.where(step > 0, step, torch.ones_like(step))
-    codes = (v - lo).div_(divisor).round_().clamp_(0, levels)
-    return codes.mul_(step > 0), lo, step
+    divisor = torch.where(step > 0, step, 1.0)  # a step of 0, also an underflown one, leaves v - lo below one half
+    return (v - lo).div_(divisor).round_().clamp_(0, levels), lo, step
 
 
 def fake_quantize(v: Tensor, bits: int, dim: int = -1, gradient: str = "identity") -> Tensor:

@@ -25,8 +25,7 @@ class CausalLayer(nn.Module):
 
     Its input vectors and its weights are quantized to the LayerConfig's bits while `quantizing` is set. While it
     trains, the raw weights are: batch normalization scales a whole column, and a column's codes do not change with its
-    scale.
-    Evaluated or frozen, it computes with the folded weights, as the runtime does.
+    scale. Evaluated or frozen, it computes with the folded weights, as the runtime does.
 
     stride: outputs are made for inputs stride-1, 2*stride-1, ... only.
     last: a last layer has a bias instead of batch normalization, and n_auxiliary more outputs than its config says.
@@ -125,14 +124,13 @@ class KeywordNetwork(nn.Module):
         self.config = config
         self.quantization = quantization or QuantizationConfig()
         self.n_auxiliary = n_auxiliary
-        self.layers = nn.ModuleList(
-            CausalLayer(layer, self.quantization, config.frame_stride if index == 0 else 1)
-            for index, layer in enumerate(config.layers[:-1])
-        )
-        stride = config.frame_stride if len(config.layers) == 1 else 1
-        self.layers.append(CausalLayer(last, self.quantization, stride, last=True, n_auxiliary=n_auxiliary))
+        self.layers = nn.ModuleList()
+        for index, layer in enumerate(config.layers):
+            stride = config.frame_stride if index == 0 else 1
+            is_last = index == len(config.layers) - 1
+            self.layers.append(CausalLayer(layer, self.quantization, stride, is_last, n_auxiliary if is_last else 0))
         self.output_range: StaticRange | None = None
-        if self.quantization.weight_ranges != "column" and not all(layer.is_float for layer in config.layers):
+        if self.quantization.weight_ranges != "column" and not config.is_float:
             self.freeze()  # only columns can be quantized before batch normalization
         self.register_buffer("feature_mean", torch.zeros(config.frontend.n_mels))
         self.register_buffer("feature_scale", torch.ones(config.frontend.n_mels))
@@ -146,6 +144,11 @@ class KeywordNetwork(nn.Module):
         """Set the input's normalization, (F,) float32 each."""
         self.feature_mean.copy_(torch.from_numpy(mean))
         self.feature_scale.copy_(torch.from_numpy(scale))
+
+    def normalize_by(self, features: npt.NDArray[Any]) -> None:
+        """Set the input's normalization by examples, (..., F) log-mel: mean 0 and deviation 1 in every band."""
+        frames = features.reshape(-1, features.shape[-1]).astype(np.float64)
+        self.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
 
     def quantize(self, quantizing: bool) -> None:
         """Turn the quantization of all layers that have bits on or off."""

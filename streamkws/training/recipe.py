@@ -216,7 +216,7 @@ class Recipe:
                 f'expected quantization.activation_ranges = "frame", got {quantization.activation_ranges!r}, '
                 "a baseline of bench/quantization.py that the runtime does not have"
             )
-        if self.model.to_model_config({}, quantization).bits == "f32":
+        if self.model.to_model_config({}, quantization).is_float:
             raise ConfigError("expected [quantization] to quantize a layer, got 32 bits in all")
         if not quantization.start_from:
             for reason, frozen in (

@@ -503,10 +503,7 @@ def _run(
         elif start is not None:
             network.load_state_dict(start.state_dict())
         else:
-            frames = pool.features(0).reshape(-1, config.frontend.n_mels).astype(np.float64)
-            network.set_features(
-                frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32)
-            )
+            network.normalize_by(pool.features(0))
         average = Average(network)
         if resumed:
             average.network.load_state_dict(resumed["average"])
