@@ -38,9 +38,15 @@ from streamkws.training.trainer import Average, adamw, learn, learning_rate, per
 RUNS = Path("runs") / "quantization"
 FIGURES = ROOT / "bench" / "quantization.json"
 FULL = TrainingConfig(steps=3000, batch=64, learning_rate=3e-3, warmup_steps=150, average_decay=0.995)
+LONG = replace(FULL, steps=20_000, warmup_steps=500, average_decay=0.999)
+LONG_EXAMPLES = 230_400
+"""As the other trainings' examples, but four times as many."""
 AWARE = TrainingConfig(steps=500, batch=64, learning_rate=5e-4, warmup_steps=25, average_decay=0.98)
 SEEDS = (1, 2, 3)
 CALIBRATION_EXAMPLES = 512
+SAVE_STEPS = 1000
+KEYS = ("task", "network", "size", "seed", "variant")
+"""What tells records apart."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Variant:
     gentle: whether the aware training has a fifth of the learning rate.
     training: "full" (full precision from the first step), "after" (quantized without retraining), "aware" (retrained
         from the full-precision network), "longer" (that network trained on as long as "aware", in full precision),
-        "scratch" (aware from the first step).
+        "scratch" (aware from the first step), "long" (full precision, LONG), "after long" (quantized after that).
     """
 
     weights: int = 32
@@ -75,7 +81,7 @@ class Variant:
     def name(self) -> str:
         """The variant as a file name."""
         options = ((self.weight_ranges, "column"), (self.activation_ranges, "frame"), (self.gradient, "identity"))
-        parts = [self.bits, self.training, *(value for value, usual in options if value != usual)]
+        parts = [self.bits, self.training.replace(" ", "-"), *(value for value, usual in options if value != usual)]
         flags = (("ends8", self.ends), ("gentle", self.gentle), ("output", self.own_output))
         parts += [name for name, wanted in flags if wanted]
         return "-".join(parts)
@@ -86,7 +92,7 @@ class Variant:
         return QuantizationConfig(
             self.weights,
             self.activations,
-            freeze_share={"full": 1.0, "scratch": 0.5}.get(self.training, 0.0),
+            freeze_share={"full": 1.0, "long": 1.0, "scratch": 0.5}.get(self.training, 0.0),
             weight_ranges=self.weight_ranges,
             activation_ranges=self.activation_ranges,
             gradient=self.gradient,
@@ -102,6 +108,7 @@ class Variant:
 
 
 FULL_PRECISION = Variant(training="full")
+LONG_VARIANTS = (Variant(training="long"), Variant(8, 8, training="after long"), Variant(4, 8, training="after long"))
 AFTER = (
     *(Variant(bits, 8) for bits in (8, 7, 6, 5, 4, 3, 2)),
     Variant(8, 4),
@@ -156,8 +163,15 @@ class Job:
     @property
     def needs(self) -> Path | None:
         """The checkpoint that the training starts from, if any."""
-        fresh = self.variants[0].training in ("full", "scratch")
+        fresh = self.variants[0].training in ("full", "scratch", "long")
         return None if fresh else self.folder / f"{FULL_PRECISION.name}.pt"
+
+    @property
+    def examples(self) -> tuple[Path, int]:
+        """The folder of the training examples, and their number."""
+        if self.variants[0].training == "long":
+            return RUNS / f"{self.task}-long", LONG_EXAMPLES
+        return RUNS / self.task, TASKS[self.task].n_examples
 
     @property
     def done(self) -> bool:
@@ -181,15 +195,21 @@ def jobs() -> list[Job]:
     queue += [Job(*place, 100, seed, (variant,)) for variant in AWARE_100 for seed in SEEDS[1:] for place in places]
     queue += [Job(*place, 100, seed, (AWARE_GENTLE,)) for seed in SEEDS for place in places]
     queue += [Job(*place, 100, 1, (SCRATCH,)) for place in dilated]
+    queue += [Job("commands", "dilated", 250, 1, LONG_VARIANTS)]
     return queue
 
 
-def work(corpus: Path) -> None:
+def wanted(only: str) -> list[Job]:
+    """The jobs whose checkpoint's path holds a text."""
+    return [job for job in jobs() if only in str(job.checkpoint)]
+
+
+def work(corpus: Path, only: str) -> None:
     """Do jobs until none is left, beside other processes that do the same."""
     torch.set_num_threads(1)
     tasks = {name: make(corpus) for name, make in TASKS.items()}
     while True:
-        pending = [job for job in jobs() if not job.done]
+        pending = [job for job in wanted(only) if not job.done]
         ready = [job for job in pending if job.needs is None or job.needs.exists()]
         job = next((job for job in ready if claim(job)), None)
         if job is None:
@@ -232,16 +252,17 @@ def claim(job: Job) -> bool:
 
 def run(job: Job, task: Any) -> None:
     """Train a job's network, unless it is there, and measure what has not been measured."""
-    cache = read_cache(RUNS / task.name)
+    cache = read_cache(job.examples[0])
     first = job.variants[0]
     if not job.checkpoint.exists():
         began = time.monotonic()
         network = new_network(job, task, cache)
-        settings = replace(AWARE if job.needs else FULL, seed=job.seed)
+        settings = replace(AWARE if job.needs else LONG if first.training == "long" else FULL, seed=job.seed)
         if first.gentle:
             settings = replace(settings, learning_rate=settings.learning_rate / 5)
-        with (job.folder / f"{first.name}.log").open("w") as log:
-            trained = train(task, network, cache, settings, lambda text: print(text, file=log, flush=True))
+        unfinished = job.checkpoint.with_suffix(".unfinished")
+        with (job.folder / f"{first.name}.log").open("a") as log:
+            trained = train(task, network, cache, settings, unfinished, lambda text: print(text, file=log, flush=True))
         entries = {
             "state": trained.state_dict(),
             "training": {
@@ -250,8 +271,8 @@ def run(job: Job, task: Any) -> None:
                 "date": date.today().isoformat(),
             },
         }
-        torch.save(entries, job.checkpoint.with_suffix(".tmp"))
-        os.replace(job.checkpoint.with_suffix(".tmp"), job.checkpoint)
+        save(entries, job.checkpoint)
+        unfinished.unlink(missing_ok=True)
     entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
     for variant in job.variants:
         path = job.folder / f"{variant.name}.json"
@@ -318,19 +339,40 @@ def runtime(model: Model) -> Any:
     return listen
 
 
+def save(entries: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    torch.save(entries, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
 def train(
-    task: Any, network: KeywordNetwork, cache: Cache, settings: TrainingConfig, say: Callable[[str], None]
+    task: Any,
+    network: KeywordNetwork,
+    cache: Cache,
+    settings: TrainingConfig,
+    unfinished: Path,
+    say: Callable[[str], None],
 ) -> KeywordNetwork:
     """Train on a task's cached examples; returns the network of averaged weights.
 
+    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training goes on from there.
     say: called with a line on how it goes.
     """
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(FRONT_END.energy_floor))
     optimizer, average = adamw(network, settings), Average(network)
     freeze_step = round(network.quantization.freeze_share * settings.steps)
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average.network}
+    first_step = 0
+    if unfinished.exists():
+        state = torch.load(unfinished, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first_step = state["step"]
     began, losses = time.monotonic(), []
     network.train()
-    for step in range(settings.steps):
+    if first_step > freeze_step:
+        network.freeze()
+    for step in range(first_step, settings.steps):
         if step == freeze_step:
             network.freeze()
         rng = np.random.default_rng([settings.seed, 2, step])
@@ -341,8 +383,10 @@ def train(
         learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
         average.update(min(settings.average_decay, (1 + step) / (10 + step)))
         if (step + 1) % 200 == 0:
-            pace = (step + 1) / (time.monotonic() - began)
+            pace = (step + 1 - first_step) / (time.monotonic() - began)
             say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
+        if (step + 1) % SAVE_STEPS == 0 and step + 1 < settings.steps:
+            save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, unfinished)
     return average.network
 
 
@@ -365,13 +409,17 @@ def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int
 
 
 def read_records() -> list[Record]:
-    """Everything measured so far, with the sizes."""
+    """Everything measured so far, here or (as bench/quantization.json has it) before, with the sizes."""
+    kept = json.loads(FIGURES.read_text(encoding="utf-8"))["records"] if FIGURES.exists() else []
+    before = {tuple(record[key] for key in KEYS): record for record in kept}
     records = {}
     for job in jobs():
         for variant in job.variants:
+            key = (job.task, job.network, job.size, job.seed, variant.name)
             path = job.folder / f"{variant.name}.json"
-            if path.exists() and path not in records:
-                records[path] = json.loads(path.read_text()) | sizes(job.task, job.network, job.size, variant)
+            record = json.loads(path.read_text()) if path.exists() else before.get(key)
+            if record and key not in records:
+                records[key] = record | sizes(job.task, job.network, job.size, variant)
     return list(records.values())
 
 
@@ -380,14 +428,14 @@ def write(results: Results) -> None:
     kept = {
         "date": date.today().isoformat(),
         "machine": machine(),
-        "settings": {"full": asdict(FULL), "aware": asdict(AWARE)},
+        "settings": {"full": asdict(FULL), "aware": asdict(AWARE), "long": asdict(LONG)},
         "records": results.records,
     }
     lines = ",\n".join(json.dumps(record) for record in results.records)
     text = json.dumps({**kept, "records": []}).replace('"records": []', f'"records": [\n{lines}\n]')
     FIGURES.write_text(text + "\n", encoding="utf-8")
     draw(results, FIGURES.with_suffix(".svg"))
-    known = {tuple(record[key] for key in ("task", "network", "size", "seed", "variant")) for record in results.records}
+    known = {tuple(record[key] for key in KEYS) for record in results.records}
     missing = [
         job
         for job in jobs()
@@ -405,23 +453,26 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--write", action="store_true", help="write README.md, bench/quantization.json and .svg")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="train only what has this in its path: f32-long.pt, ..."
+    )
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.corpus)
+        work(arguments.corpus, arguments.only)
         return
     if arguments.corpus:
         for name in ("train", "dev"):
             if not (arguments.corpus / name).is_dir():
                 sys.exit(f"quantization.py: expected a corpus folder with train/ and dev/, got {arguments.corpus}")
-        for task in TASKS.values():
-            make_cache(RUNS / task.name, task(arguments.corpus).maker(), task.n_examples)
-        command = [sys.executable, __file__, "--corpus", str(arguments.corpus), "--work"]
+        pending = [job for job in wanted(arguments.only) if not job.done]
+        for folder, n_examples, task in sorted({(*job.examples, job.task) for job in pending}):
+            make_cache(folder, TASKS[task](arguments.corpus).maker(), n_examples)
+        command = [sys.executable, __file__, "--corpus", str(arguments.corpus), "--only", arguments.only, "--work"]
         workers = [subprocess.Popen(command) for _ in range(arguments.workers)]
         if any([worker.wait() for worker in workers]):
             sys.exit("quantization.py: a worker failed; what is done is kept")
-    records = read_records() or json.loads(FIGURES.read_text(encoding="utf-8"))["records"]
-    results = Results(records)
+    results = Results(read_records())
     print(report(results))
     if arguments.write:
         write(results)

@@ -12,6 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "streamkws"
 LEVELS = [
     {"__main__"},
     {"cli"},
+    {"cli.demo", "cli.detect", "cli.live", "cli.models", "cli.training"},
+    {"cli.arguments"},
+    {"cli.output"},
     {"training.trainer", "training.export"},
     {"training.recipe"},
     {"training.network", "training.dataset", "evaluation.det"},

@@ -90,7 +90,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(autouse=True)
 def never_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep a busy machine from adding a line to standard error."""
-    monkeypatch.setattr(cli, "SLOW_START_S", 600.0)
+    monkeypatch.setattr(cli.output, "SLOW_START_S", 600.0)
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ class TestDetect:
     def test_progress_in_a_terminal(
         self, run: Any, model_path: str, audio: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cli, "LONG_FILE_S", 1.0)
+        monkeypatch.setattr(cli.detect, "LONG_FILE_S", 1.0)
         path = audio("a.wav", "low tone")
         assert run("detect", "--model", model_path, path)[2] == ""
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -375,7 +375,7 @@ class TestDetect:
             time.sleep(0.2)
             return load_model(name)
 
-        monkeypatch.setattr(cli, "SLOW_START_S", 0.05)
+        monkeypatch.setattr(cli.output, "SLOW_START_S", 0.05)
         monkeypatch.setattr(streamkws, "load_model", slow_load_model)
         _, _, err = run("detect", "--model", model_path, audio("a.wav"))
         assert err == SLOW_START + "\n"
@@ -425,11 +425,11 @@ class TestListen:
 
     @pytest.mark.parametrize(("text", "device"), [("3", 3), ("USB", "USB")])
     def test_device(self, text: str, device: int | str) -> None:
-        assert cli._parser().parse_args(["listen", "--device", text]).device == device
+        assert cli.parser().parse_args(["listen", "--device", text]).device == device
 
     def test_meter_in_a_terminal(self, run: Any, model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setattr(cli, "SCREENS_PER_SECOND", 1e9)
+        monkeypatch.setattr(cli.live, "SCREENS_PER_SECOND", 1e9)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", "100")
         code, out, _ = run("listen", "--model", model_path)
@@ -811,7 +811,7 @@ class TestDemo:
         soundfile.write(tmp_path / "demo.flac", tones("low tone", "high tone"), RATE)
         truth = [{"keyword": "low tone", "start": start, "end": start + 0.4} for start in (1.0, 3.0)]
         (tmp_path / "demo.json").write_text(json.dumps({"keywords": truth}))
-        monkeypatch.setattr(cli, "__file__", str(tmp_path / "cli.py"))
+        monkeypatch.setattr(cli.demo, "PACKAGE", tmp_path)
         code, out, err = run("demo", "--model", model_path)
         assert (code, err) == (0, "")
         head, _, skyline, right, wrong, missed, _, summary = out.splitlines()
@@ -831,7 +831,7 @@ class TestDemo:
         assert "real time" not in out
 
     def test_truth_lies_in_the_recording(self) -> None:
-        folder = Path(cli.__file__).parent
+        folder = cli.demo.PACKAGE
         truth = json.loads((folder / "demo.json").read_text())["keywords"]
         assert len(truth) == 6
         audio = soundfile.info(folder / "demo.flac")
@@ -848,11 +848,11 @@ def test_operating_system_error_is_one_line(run: Any, monkeypatch: pytest.Monkey
         (tmp_path / "no" / "such").write_text("x")
         return 0
 
-    monkeypatch.setattr(cli, "_devices", fail)
+    monkeypatch.setattr(cli.live, "_devices", fail)
     assert run("devices") == (1, "", f"streamkws: {tmp_path}/no/such: No such file or directory\n")
 
 
 def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_devices", lambda _: 1 // 0)
+    monkeypatch.setattr(cli.live, "_devices", lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["devices"])

@@ -1,0 +1,88 @@
+"""streamkws detect: keywords in audio files, folders and raw audio on standard input."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable
+
+from streamkws.cli.arguments import Commands, choice, json_lines, new_detector
+from streamkws.cli.output import Bar, Lines, complain
+from streamkws.errors import AudioError
+
+AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")  # what a folder is searched for
+LONG_FILE_S = 60.0  # a file or ...
+MANY_FILES = 20  # ... a call that gets a progress bar
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this module."""
+    detect = commands.add(
+        _detect,
+        "detect",
+        "find keywords in audio files",
+        "streamkws detect kitchen.flac",
+        "streamkws detect --json --keyword alexa --threshold 0.8 recordings/",
+        "arecord -q -r 16000 -f S16_LE -c 1 -t raw | streamkws detect -",
+    )
+    detect.add_argument(
+        "files", nargs="+", metavar="FILE", help="audio files, folders of them, or - for raw 16 kHz mono int16"
+    )
+    choice(detect)
+    json_lines(detect)
+
+
+def _detect(arguments: argparse.Namespace) -> int:
+    from streamkws.sources import RawSource, open_source
+
+    paths, complaints = _audio_files(arguments.files)
+    for complaint in complaints:
+        complain(complaint)
+    if not paths:
+        return 1
+    failed = bool(complaints)
+    detector = new_detector(arguments)
+    lines = Lines(detector.thresholds, paths, arguments.json)
+    with Bar() as bar:
+        for n_done, path in enumerate(paths):
+            detector.reset()
+            n_samples = 0
+            try:
+                with open_source(path) as source:
+                    for block in source:
+                        lines.show(detector.push(block), path)
+                        n_samples += len(block)
+                        if source.duration_s and (len(paths) >= MANY_FILES or source.duration_s >= LONG_FILE_S):
+                            part = min(1.0, n_samples / source.sample_rate / source.duration_s)
+                            bar.show(os.path.basename(path), n_done + part, len(paths))
+                    lines.show(detector.flush(), path)
+                    if isinstance(source, RawSource) and source.trailing_bytes:
+                        complain(f"{source.name}: ended in the middle of a sample, expected int16")
+            except AudioError as error:
+                complain(error)
+                failed = True
+    return int(failed)
+
+
+def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the files to listen to, folders replaced by the audio files below them, and what is wrong with folders.
+
+    Files and folders whose name starts with a dot are left out of a folder.
+    """
+    paths: list[str] = []
+    complaints: list[str] = []
+    for name in names:
+        if name == "-" or not os.path.isdir(name):
+            paths.append(name)
+            continue
+        found: list[str] = []
+        unreadable: list[OSError] = []
+        for folder, folders, files in os.walk(name, onerror=unreadable.append):
+            folders[:] = [inner for inner in folders if not inner.startswith(".")]
+            audio = [file for file in files if file.lower().endswith(AUDIO_SUFFIXES) and not file.startswith(".")]
+            found += [os.path.join(folder, file) for file in audio]
+        complaints += [f"{error.filename}: {error.strerror}" for error in unreadable]
+        if not found and not unreadable:
+            complaints.append(f"{name}: expected audio files in this folder ({' '.join(AUDIO_SUFFIXES)}), found none")
+        paths += sorted(found)
+    return paths, complaints

@@ -1,0 +1,206 @@
+"""streamkws info and quantize: what a model is made of, and a smaller one made of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamkws.cli.arguments import Commands, json_lines, load_model
+from streamkws.cli.output import complain, table
+from streamkws.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamkws.model import Model
+
+INFO_BITS = (8, 4)  # widths whose weight quantization error is shown of an f32 model
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this module."""
+    info = commands.add(
+        _info, "info", "show what a model is made of", "streamkws info", "streamkws info wakewords --json"
+    )
+    info.add_argument("model", nargs="?", metavar="MODEL", help="a shipped name or a file; without it, list what ships")
+    json_lines(info)
+
+    quantize = commands.add(
+        _quantize,
+        "quantize",
+        "quantize a float32 model to integer codes, without training",
+        "streamkws quantize wakewords.f32 --weights 4 --activations 8",
+        "streamkws quantize mine.f32.safetensors --weights 8,4,4,8 --activations 8 --out small.safetensors",
+        "streamkws quantize mine.f32.safetensors --weights 32,4,4,32 --activations 32,8,8,32",
+    )
+    quantize.add_argument("model", metavar="MODEL", help="a shipped name or a file, in float32")
+    for name, what in (("--weights", "weights"), ("--activations", "the layers' input vectors")):
+        quantize.add_argument(
+            name,
+            required=True,
+            type=_widths,
+            metavar="BITS",
+            help=f"bits of {what}, 2 to 8, or 32 for float32: for all layers, or one for each with commas between",
+        )
+    quantize.add_argument("--out", metavar="FILE", help="instead of <name>.<widths>.safetensors in the current folder")
+    quantize.add_argument("--force", action="store_true", help="replace a file that exists")
+    quantize.add_argument("--json", action="store_true", help="print a JSON object")
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    if arguments.model is None:
+        return _shipped(arguments.json)
+    model = load_model(arguments.model)
+    config = model.config
+    thresholds = model.smoother().thresholds
+    facts = {
+        "name": model.name,
+        "parameters": model.n_parameters,
+        "stored_bytes": model.stored_bytes,
+        "resident_bytes": model.resident_bytes,
+        "float_bytes": model.float_bytes,
+    }
+    if arguments.json:
+        print(json.dumps(facts | {"thresholds": thresholds, "layers": _layer_facts(model), "config": asdict(config)}))
+        return 0
+    front_end, smoother = config.frontend, config.smoother
+    step_ms = 1000 * config.step_samples / front_end.sample_rate
+    print(f"{model.name}: {model.n_parameters:,} parameters")
+    for what, n_bytes in (("stored", model.stored_bytes), ("in memory", model.resident_bytes)):
+        print(f"  {what:<9}  {n_bytes:>9,} bytes, {100 * n_bytes / model.float_bytes:.0f} % of float32")
+    print()
+    rows: list[Sequence[object]] = [
+        (keyword, f"{threshold:.3f}", f"{config.durations_s.get(keyword, 0):.2f} s")
+        for keyword, threshold in thresholds.items()
+    ]
+    print(table(("keyword", "threshold", "length"), rows))
+    print(
+        f"\nfront end: {front_end.n_mels} mel bands, {front_end.low_hz:g} to {front_end.high_hz:g} Hz, "
+        f"{front_end.window} window of {front_end.window_samples} samples every {front_end.hop_samples}, "
+        f"{front_end.sample_rate} Hz"
+    )
+    print(
+        f"decision: a step of {step_ms:g} ms, smoothed over {smoother.smoothing_steps}, patience "
+        f"{smoother.patience_steps}, refractory {smoother.refractory_steps} steps\n"
+    )
+    print(_layer_table(model))
+    if config.provenance:
+        print()
+        for name, text in config.provenance.items():
+            print(f"{name}: {text}")
+    return 0
+
+
+def _weight_errors(model: Model) -> dict[int | None, Sequence[tuple[float, float] | tuple[None, None]]]:
+    """Each layer's weight quantization error and its worst column's; None where unknown.
+
+    The key is None for the errors that the model records, or the bits at which an f32 model would have them.
+    """
+    if model.config.is_float:
+        return {bits: model.quantize(bits, bits).config.weight_errors for bits in INFO_BITS}
+    return {None: model.config.weight_errors or [(None, None)] * len(model.layers)}
+
+
+def _layer_table(model: Model) -> str:
+    """Draw the layers with their shapes, sizes and weight quantization errors."""
+    errors = _weight_errors(model)
+    header = ["layer", "taps", "dilation", "activation", "bits", "bytes"]
+    for bits in errors:
+        header += ["error" if bits is None else f"{bits}-bit error", "worst"]
+    rows = [
+        (
+            f"{layer.n_inputs} -> {layer.n_outputs}",
+            layer.taps,
+            layer.dilation,
+            layer.activation + (" + input" if layer.residual else ""),
+            layer.bits,
+            layer.stored_bytes,
+            *("-" if error is None else f"{100 * error:.2f} %" for pair in pairs for error in pair),
+        )
+        for layer, *pairs in zip(model.config.layers, *errors.values(), strict=True)
+    ]
+    lines = [
+        table(header, rows),
+        "error: RMS of what quantization changes in the weights, relative to their own; worst: of the worst column",
+    ]
+    if (None, None) in [pair for pairs in errors.values() for pair in pairs]:
+        lines.append("-: not recorded in the model file")
+    return "\n".join(lines)
+
+
+def _layer_facts(model: Model) -> list[dict[str, object]]:
+    """Return what _layer_table shows, for JSON; errors as fractions."""
+    facts: list[dict[str, object]] = [
+        {
+            "n_inputs": layer.n_inputs,
+            "n_outputs": layer.n_outputs,
+            "taps": layer.taps,
+            "dilation": layer.dilation,
+            "bits": layer.bits,
+            "stored_bytes": layer.stored_bytes,
+        }
+        for layer in model.config.layers
+    ]
+    for bits, pairs in _weight_errors(model).items():
+        at = "" if bits is None else f"_at_{bits}_bits"
+        for layer_facts, (error, worst) in zip(facts, pairs, strict=True):
+            layer_facts |= {f"weight_error{at}": error, f"worst_column_error{at}": worst}
+    return facts
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from streamkws.model_file import SUFFIX, model_path, save_model
+
+    full = load_model(arguments.model)
+    if not full.config.is_float:
+        raise ConfigError(
+            f"expected a float32 model, got {full.config.bits}: quantize the f32 model {arguments.model} was made from"
+        )
+    model = full.quantize(arguments.weights, arguments.activations)
+    if model.config.is_float:
+        raise ConfigError("expected at least one layer of 2 to 8 bits, got 32 for all")
+    path = Path(arguments.out or re.sub(r"[^\w.+ -]", "_", model.name) + SUFFIX)  # a model's name is free text
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a file to write, got a folder")
+    if path.exists() and not arguments.force:
+        raise ConfigError(f"{path}: exists already; --force replaces it")
+    n_full_bytes = model_path(arguments.model).stat().st_size
+    n_bytes = save_model(model, path).stat().st_size
+    if model.thresholds:
+        complain(f"the thresholds are those calibrated for {full.name}; streamkws evaluate shows how they do")
+    if arguments.json:
+        facts = {"path": str(path), "name": model.name, "file_bytes": n_bytes, "float_file_bytes": n_full_bytes}
+        print(json.dumps(facts | {"layers": _layer_facts(model)}))
+        return 0
+    print(f"{path}: {n_bytes:,} bytes, {100 * n_bytes / n_full_bytes:.0f} % of {full.name}'s {n_full_bytes:,}\n")
+    print(_layer_table(model))
+    return 0
+
+
+def _shipped(as_json: bool) -> int:
+    """List the shipped models."""
+    import streamkws
+
+    rows: list[Sequence[object]] = []
+    for name in streamkws.shipped_models():
+        model = load_model(name)
+        if as_json:
+            print(json.dumps({"name": name, "keywords": model.keywords, "stored_bytes": model.stored_bytes}))
+        rows.append((name, model.n_parameters, model.stored_bytes, ", ".join(model.keywords)))
+    if not as_json:
+        print(table(("model", "parameters", "bytes", "keywords"), rows))
+        print("\nstreamkws info MODEL shows one in detail")
+    return 0
+
+
+def _widths(text: str) -> int | tuple[int, ...]:
+    try:
+        bits = tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number, or one for each layer with commas between, got {text!r}"
+        ) from None
+    return bits if len(bits) > 1 else bits[0]

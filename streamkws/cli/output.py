@@ -1,0 +1,116 @@
+"""What the commands print: lines, tables, JSON, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from streamkws.smoother import Detection
+
+RESULTS = ("keyword", "score", "start", "end", "peak")  # what JSON lines hold of a Detection
+SLOW_START_S = 2.0  # a start that takes longer explains itself
+
+
+def complain(message: object) -> None:
+    """Print one line to standard error."""
+    if sys.stderr is None:
+        return  # print would take standard output instead
+    print("streamkws:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+
+
+def json_line(values: Mapping[str, object]) -> str:
+    return json.dumps({name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()})
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return aligned columns; numbers, percentages and "-" to the right."""
+    cells = [header, *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [
+        all(isinstance(row[column], int | float) or f" {row[column]}".endswith((" %", " -")) for row in rows)
+        for column in range(len(header))
+    ]
+    return "\n".join(
+        "  ".join(
+            f"{cell:{'>' if r else '<'}{width}}" for cell, width, r in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+@contextmanager
+def patience(reason: str) -> Iterator[None]:
+    """Say the reason on standard error if what follows takes more than SLOW_START_S."""
+    timer = threading.Timer(SLOW_START_S, complain, [reason])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Lines:
+    """Detections as lines of text or of JSON.
+
+    keywords: those that may come, to align the columns by.
+    paths: the files that may come; none for live audio, whose lines name no file.
+    """
+
+    def __init__(self, keywords: Iterable[str], paths: Iterable[str], as_json: bool) -> None:
+        self._keyword_columns = max(map(len, keywords))
+        self._path_columns = max((len(path) + 1 for path in paths), default=0)
+        self._as_json = as_json
+
+    def show(self, hits: Iterable[Detection], path: str = "") -> None:
+        """Print detections as they come, so that a reader of the pipe has each at once."""
+        for hit in hits:
+            if self._as_json:
+                values = {"file": path} if path else {}
+                print(json_line(values | {name: getattr(hit, name) for name in RESULTS}), flush=True)
+            else:
+                keyword = f"{hit.keyword:<{self._keyword_columns}}"
+                print(f"{path:<{self._path_columns}}{hit.start:9.2f} s  {keyword}  {hit.score:.2f}", flush=True)
+
+
+class Bar:
+    """A progress bar on standard error, from the first call of show on; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, what: str, done: float, total: float) -> None:
+        """Set the bar to done of total steps."""
+        if self._progress is None or self._task is None:
+            if not sys.stderr.isatty():
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f} %"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )
+            self._task = self._progress.add_task(what, total=total)
+            self._progress.start()
+        self._progress.update(self._task, description=what, completed=done, total=total)

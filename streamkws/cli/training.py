@@ -1,0 +1,72 @@
+"""streamkws train and evaluate: a model from recordings, and how good models are on others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from streamkws.cli.arguments import Commands, load_model
+from streamkws.cli.output import Bar
+
+
+def add_to(commands: Commands) -> None:
+    """Add the commands of this module."""
+    train = commands.add(
+        _train,
+        "train",
+        "train a model",
+        "streamkws train models/wakewords.toml --corpus corpus --export models/",
+    )
+    train.add_argument("config", metavar="CONFIG.toml", help="the recipe")
+    train.add_argument("--corpus", metavar="FOLDER", help="folder with train/ and dev/, instead of the recipe's")
+    train.add_argument("--fresh", action="store_true", help="start anew instead of continuing from the last checkpoint")
+    train.add_argument("--export", metavar="FOLDER", help="write the trained model there in every bit width")
+
+    evaluate = commands.add(
+        _evaluate,
+        "evaluate",
+        "count misses and false accepts of models on a corpus",
+        "streamkws evaluate wakewords corpus/dev",
+        "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --snr 10 --json figures.json",
+    )
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or files")
+    evaluate.add_argument(
+        "corpus",
+        metavar="CORPUS",
+        help="folder of recordings, such as corpus/dev: wakewords/<keyword>/ with a keyword per file (smart_mirror "
+        "for smart mirror), and folders of other audio to count false accepts in (*_noise is mixed in, too)",
+    )
+    evaluate.add_argument(
+        "--snr", action="append", type=float, metavar="DB", help="noise condition beside clean (10); may be repeated"
+    )
+    evaluate.add_argument("--json", metavar="FILE|-", help="write all figures as JSON, one line per model")
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from streamkws.training.export import export
+    from streamkws.training.trainer import train
+
+    run_folder = train(arguments.config, corpus=arguments.corpus, fresh=arguments.fresh)
+    if arguments.export:
+        for path in export(run_folder, arguments.export, corpus=arguments.corpus):
+            print(path)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from streamkws.evaluation.det import evaluate_models, format_table
+
+    if arguments.json not in (None, "-"):
+        Path(arguments.json).open("a").close()  # a path that cannot be written fails now, not after the long run
+    models = [load_model(name) for name in arguments.models]
+    with Bar() as bar:
+        evaluations = evaluate_models(models, arguments.corpus, (None, *(arguments.snr or (10.0,))), bar.show)
+    lines = "".join(json.dumps(evaluation.to_json()) + "\n" for evaluation in evaluations)
+    if arguments.json == "-":
+        print(lines, end="")
+        return 0
+    print(format_table(evaluations))
+    if arguments.json:
+        Path(arguments.json).write_text(lines, encoding="utf-8")
+    return 0
