@@ -7,6 +7,7 @@ from streamkws.detector import BatchDetector, Detector, detect, posteriors
 from streamkws.errors import AudioError, ConfigError, MissingExtraError, ModelFileError, StreamKwsError
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.layers import LayerConfig
+from streamkws.listener import Listener, listen
 from streamkws.model import FloatWeights, Model, ModelConfig, ModelState
 from streamkws.model_file import load_model, save_model, shipped_models
 from streamkws.smoother import Detection, PosteriorSmoother, SmootherConfig
@@ -25,6 +26,7 @@ __all__ = [
     "FrontEnd",
     "FrontEndConfig",
     "LayerConfig",
+    "Listener",
     "Microphone",
     "MissingExtraError",
     "Model",
@@ -36,6 +38,7 @@ __all__ = [
     "SmootherConfig",
     "StreamKwsError",
     "detect",
+    "listen",
     "load_model",
     "posteriors",
     "save_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import cast
@@ -22,12 +23,17 @@ I16 = npt.NDArray[np.int16]
 CHUNK_SAMPLES = 16000
 """Longer blocks are fed in pieces of this size, so that the buffers have a fixed one."""
 
+HISTORY_S = 4.0
+MAX_HISTORY_S = 3600.0
+
 
 class Detector:
     """Detects keywords in one stream. One thread at a time; any number of detectors may share a model.
 
     thresholds: per keyword, or one number for all; those not given are the model's own.
     keywords: the keywords to listen for; None is all.
+    history_s: seconds of audio that are kept for audio(), 0 for none; 32 kB each.
+    Raises ConfigError for what the model does not know or cannot be.
     """
 
     def __init__(
@@ -35,7 +41,10 @@ class Detector:
         model: Model,
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
+        history_s: float = HISTORY_S,
     ) -> None:
+        if not 0 <= history_s <= MAX_HISTORY_S:
+            raise ConfigError(f"expected history_s of 0 to {MAX_HISTORY_S:g}, got {history_s}")
         if isinstance(thresholds, (int, float)):
             thresholds = {keyword: float(thresholds) for keyword in model.keywords}
         self.model = model
@@ -45,6 +54,11 @@ class Detector:
         config = model.config
         n_keywords = len(config.keywords)
         self._floats = np.zeros(CHUNK_SAMPLES, np.float32)
+        self._rate = config.frontend.sample_rate
+        # a chunk of room, so that what audio() gives is not being written meanwhile
+        self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
+        self._n_heard = np.zeros(1, np.int64)
+        self._origin = 0  # the sample at which the stages began anew
         self._events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
         self._path = kernels.hold(
             kernels.Path(
@@ -58,6 +72,8 @@ class Detector:
                 frame=np.zeros(config.frontend.n_mels, np.float32),
                 posteriors=np.zeros(n_keywords, np.float32),
                 events=self._events,
+                history=self._history,
+                n_heard=self._n_heard,
             )
         )
         self._warm_up()
@@ -88,18 +104,85 @@ class Detector:
             floats = self._floats[: block.size]
             kernels.int16_to_float(cast(I16, block), floats)
         n_events = kernels.detect(self._path, floats)
-        return self.smoother.detections(self._events[:n_events]) if n_events else []
+        return self._on_the_clock(self.smoother.detections(self._events[:n_events])) if n_events else []
+
+    def _on_the_clock(self, hits: list[Detection]) -> list[Detection]:
+        """Detections with the time since the stages began, as times since the stream's first sample."""
+        begin = self._origin / self._rate
+        if not begin:
+            return hits
+        return [replace(hit, start=hit.start + begin, end=hit.end + begin, peak=hit.peak + begin) for hit in hits]
 
     def flush(self) -> list[Detection]:
         """The detections that the end of the stream completes: peaks that were still awaited."""
-        return self.smoother.flush()
+        return self._on_the_clock(self.smoother.flush())
+
+    def lost(self, n_samples: int) -> list[Detection]:
+        """Say that n_samples of audio were lost here, and return the detections that were still awaited.
+
+        What was half heard is forgotten; the clock goes on by n_samples, which audio() gives as zeros.
+        """
+        if n_samples < 0:
+            raise AudioError(f"expected a number of lost samples, got {n_samples}")
+        hits = self.flush()
+        self._reset_stages()
+        n_heard, size = int(self._n_heard[0]), self._history.size
+        if size:
+            self._history[np.arange(n_heard, n_heard + min(n_samples, size)) % size] = 0
+        self._n_heard[0] = self._origin = n_heard + n_samples
+        return hits
+
+    def hear(self, source: Source) -> Iterator[Detection]:
+        """The detections in a source, as they come; between two of them, audio() gives what was heard before.
+
+        source, Raises: as for detect. What the source lost (its dropped, in samples) the detector takes for lost.
+        """
+        n_lost = 0
+        with open_source(source) as blocks:
+            for block in blocks:
+                n_dropped = int(getattr(source, "dropped", 0))
+                if n_dropped > n_lost:
+                    yield from self.lost(n_dropped - n_lost)
+                    n_lost = n_dropped
+                yield from self.push(block)
+        yield from self.flush()
 
     def levels(self) -> F32:
         """The smoothed posterior of each keyword after the last network step, (K,) float32."""
         return self.smoother.state.smoothed.copy()
 
+    @property
+    def heard_s(self) -> float:
+        """Seconds of audio since the stream's first sample."""
+        return int(self._n_heard[0]) / self._rate
+
+    def audio(self, start: float, end: float) -> I16:
+        """A stretch of the last history_s seconds, such as audio(hit.start - 0.5, hit.end); from any thread.
+
+        start, end: seconds from the stream's first sample; a start before it counts as 0.
+        Returns a copy, (n,) int16, 16 kHz.
+        Raises AudioError when the stretch is no longer, or not yet, there.
+        """
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise AudioError(f"expected a stretch of audio in seconds, got {start} to {end}")
+        first, stop = max(0, round(start * self._rate)), round(end * self._rate)
+        n_heard = int(self._n_heard[0])
+        oldest = max(0, n_heard - max(0, self._history.size - CHUNK_SAMPLES))
+        if not oldest <= first <= stop <= n_heard:
+            raise AudioError(
+                f"expected a stretch within {oldest / self._rate:.2f} to {n_heard / self._rate:.2f} s, "
+                f"got {start:.2f} to {end:.2f} (history_s says how much is kept)"
+            )
+        return self._history[np.arange(first, stop) % max(self._history.size, 1)]
+
     def reset(self) -> None:
         """Return to the state of a new Detector."""
+        self._reset_stages()
+        self._history.fill(0)
+        self._n_heard[0] = 0
+        self._origin = 0
+
+    def _reset_stages(self) -> None:
         self.front_end.reset()
         self.network_state.reset()
         self.smoother.reset()
@@ -128,7 +211,7 @@ class BatchDetector:
         if n_streams < 1:
             raise ConfigError(f"expected at least 1 stream, got {n_streams}")
         wanted = None if keywords is None else valid_keywords(keywords, model.keywords)
-        self.detectors = tuple(Detector(model, thresholds, wanted) for _ in range(n_streams))
+        self.detectors = tuple(Detector(model, thresholds, wanted, history_s=0) for _ in range(n_streams))
 
     def push(self, blocks: npt.ArrayLike) -> list[Detection]:
         """Feed a block of every stream and return the detections they completed, by stream.
@@ -170,11 +253,7 @@ def detect(
     thresholds, keywords: as for Detector.
     Raises AudioError when the source cannot be read; what was heard before has been given by then.
     """
-    detector = Detector(model, thresholds, keywords)
-    with open_source(source) as blocks:
-        for block in blocks:
-            yield from detector.push(block)
-    yield from detector.flush()
+    yield from Detector(model, thresholds, keywords, history_s=0).hear(source)
 
 
 def posteriors(samples: npt.ArrayLike, model: Model) -> F32:

@@ -804,7 +804,7 @@ class Path(NamedTuple):
     """Everything that one stream's path from samples to decisions touches.
 
     frame_stride: (1,) int64. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step
-    of a push.
+    of a push. history: (n,) int16, a ring of the last samples. n_heard: (1,) int64, samples since the start.
     """
 
     front_end: FrontEndTables
@@ -817,6 +817,8 @@ class Path(NamedTuple):
     frame: F32
     posteriors: F32
     events: Records
+    history: npt.NDArray[np.int16]
+    n_heard: I64
 
 
 @structref.register
@@ -844,6 +846,8 @@ def _to_heap(path: Path) -> Any:
         path.frame,
         path.posteriors,
         path.events,
+        path.history,
+        path.n_heard,
     )
 
 
@@ -853,8 +857,24 @@ def hold(path: Path) -> Any:
 
 
 @_compiled()
+def remember(history: npt.NDArray[np.int16], n_heard: I64, samples: F32) -> None:
+    """Put samples, (n,) float32 in [-1, 1], into the ring, sample i of the stream at i modulo its size; count them."""
+    size, n = history.size, samples.size
+    first = max(FIRST, n - size)
+    place = (n_heard[0] + first) % size if size else 0
+    for i in range(first, n):
+        scaled = np.rint(samples[i] * np.float32(32768))
+        history[place] = np.int16(min(max(scaled, np.float32(-32768)), np.float32(32767)))
+        place += 1
+        if place == size:
+            place = 0
+    n_heard[0] += n
+
+
+@_compiled()
 def detect(path: Any, samples: F32) -> int:
     """From samples, (n,) float32, to decisions in one call; returns how many of path.events it wrote."""
+    remember(path.history, path.n_heard, samples)
     n_events, start = 0, FIRST
     frame, posteriors, smoother_state = path.frame, path.posteriors, path.smoother_state
     while True:

@@ -19,6 +19,7 @@ LEVELS = [
     {"training.recipe"},
     {"training.network", "training.dataset", "evaluation.det"},
     {"training.fake_quant", "training.augment", "evaluation.scoring"},
+    {"listener"},
     {"detector", "model_file"},
     {"model", "sources"},
     {"layers", "frontend", "smoother"},

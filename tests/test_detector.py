@@ -167,3 +167,68 @@ def test_a_batch_refuses_what_does_not_fit_and_feeds_no_stream(model):
     with pytest.raises(AudioError, match="NaN"):
         batch.push(blocks)
     assert batch.push(np.zeros((2, 0), np.float32)) == batch.flush() == []
+
+
+def test_the_last_seconds_are_kept_however_they_came(model, samples):
+    pcm = (samples * 32767).astype(np.int16)
+    detector = Detector(model, history_s=2.0)
+    for start in range(0, 45000, 7000):
+        detector.push(pcm[start : start + 7000])
+    assert detector.heard_s == pytest.approx(49000 / 16000)
+    assert np.array_equal(detector.audio(1.5, 3.0), pcm[24000:48000])
+    assert detector.audio(3.0, 3.0).size == 0
+    detector.push(pcm[49000:].astype(np.float32) / 32768)
+    assert np.array_equal(detector.audio(60000 / 16000 - 2, 60000 / 16000), pcm[28000:])
+    for start, end in ((1.5, 3.0), (3.0, 4.0), (3.0, 2.5), (float("nan"), 3.0)):
+        with pytest.raises(AudioError, match=r"expected a stretch"):
+            detector.audio(start, end)
+    detector.reset()
+    detector.push(pcm[:16000])
+    assert np.array_equal(detector.audio(-0.5, 0.25), pcm[:4000])  # before the start is the start
+
+
+def test_history_of_none_of_too_much_and_of_clipped_floats(model):
+    detector = Detector(model, history_s=0)
+    detector.push(np.zeros(1600, np.int16))
+    with pytest.raises(AudioError, match=r"within 0\.10 to 0\.10 s"):
+        detector.audio(0.0, 0.1)
+    with pytest.raises(ConfigError, match="history_s"):
+        Detector(model, history_s=-1)
+    loud = Detector(model)
+    loud.push(np.array([1.0, -1.0, 1.5, -1.5, 0.5], np.float32))
+    assert loud.audio(0, 5 / 16000).tolist() == [32767, -32768, 32767, -32768, 16384]
+
+
+def test_after_a_loss_the_clock_goes_on_and_nothing_half_heard_is_left(model, samples):
+    detector = Detector(model)
+    before = detector.push(samples[:20000]) + detector.lost(8000)
+    after = detector.push(samples[20000:]) + detector.flush()
+    assert before == all_hits(model, samples[:20000])
+    begin = 28000 / 16000
+    fresh = all_hits(model, samples[20000:])
+    assert fresh
+    assert [(hit.keyword, hit.score) for hit in after] == [(hit.keyword, hit.score) for hit in fresh]
+    for name in ("start", "end", "peak"):
+        assert [getattr(hit, name) for hit in after] == pytest.approx([getattr(hit, name) + begin for hit in fresh])
+    assert not detector.audio(20000 / 16000, begin).any()
+    assert np.abs(detector.audio(begin, begin + 0.5) - 32768 * samples[20000:28000]).max() <= 0.5
+    detector.lost(10**9)  # longer than what is kept
+    assert not detector.audio(detector.heard_s - 4, detector.heard_s).any()
+    with pytest.raises(AudioError, match="got -1"):
+        detector.lost(-1)
+    detector.reset()
+    assert detector.push(samples) + detector.flush() == all_hits(model, samples)
+
+
+def test_what_a_source_dropped_is_lost_to_the_detector(model, samples):
+    class Chopped:
+        dropped = 0
+
+        def __iter__(self):
+            yield samples[:20000]
+            self.dropped = 5000
+            yield samples[25000:]
+
+    direct = Detector(model)
+    expected = direct.push(samples[:20000]) + direct.lost(5000) + direct.push(samples[25000:]) + direct.flush()
+    assert list(detect(Chopped(), model)) == expected
