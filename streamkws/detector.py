@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamkws import kernels
-from streamkws.audio import valid_samples
+from streamkws.audio import MAX_ABS, Samples, valid_samples
 from streamkws.errors import AudioError, ConfigError
 from streamkws.model import Model
 from streamkws.smoother import Detection, event_buffer, valid_keywords
@@ -22,6 +22,8 @@ I16 = npt.NDArray[np.int16]
 
 CHUNK_SAMPLES = 16000
 """Longer blocks are fed in pieces of this size, so that the buffers have a fixed one."""
+
+_DTYPES = (np.dtype(np.int16), np.dtype(np.float32))
 
 HISTORY_S = 4.0
 MAX_HISTORY_S = 3600.0
@@ -53,14 +55,13 @@ class Detector:
         self.smoother = model.smoother(thresholds, keywords)
         config = model.config
         n_keywords = len(config.keywords)
-        self._floats = np.zeros(CHUNK_SAMPLES, np.float32)
         self._rate = config.frontend.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
         self._origin = 0  # the sample at which the stages began anew
         self._events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
-        self._path = kernels.hold(
+        self._path = kernels.Held(
             kernels.Path(
                 front_end=self.front_end.tables,
                 front_end_state=self.front_end.state,
@@ -72,10 +73,13 @@ class Detector:
                 frame=np.zeros(config.frontend.n_mels, np.float32),
                 posteriors=np.zeros(n_keywords, np.float32),
                 events=self._events,
+                limit=np.array([MAX_ABS], np.float32),
+                block=np.zeros(CHUNK_SAMPLES, np.float32),
                 history=self._history,
                 n_heard=self._n_heard,
             )
         )
+        self._address = self._path.address
         self._warm_up()
 
     @property
@@ -89,22 +93,25 @@ class Detector:
         samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
         Raises AudioError for another dtype, shape or a non-finite sample; the block is then not used at all.
         """
+        if isinstance(samples, np.ndarray) and samples.ndim == 1 and samples.size <= CHUNK_SAMPLES:
+            if samples.dtype in _DTYPES and samples.flags.carray:  # what the kernel takes, and checks, itself
+                n_events = self._detect(samples)
+                if n_events >= 0:
+                    return self._hits(n_events) if n_events else []
         return self._feed(valid_samples(samples))
 
-    def _feed(self, block: I16 | F32) -> list[Detection]:
+    def _feed(self, block: Samples) -> list[Detection]:
         """push for samples that are known to be valid."""
-        hits = []
-        for start in range(0, block.size, CHUNK_SAMPLES):
-            hits += self._feed_chunk(block[start : start + CHUNK_SAMPLES])
-        return hits
+        pieces = range(0, block.size, CHUNK_SAMPLES)
+        return [hit for start in pieces for hit in self._hits(self._detect(block[start : start + CHUNK_SAMPLES]))]
 
-    def _feed_chunk(self, block: I16 | F32) -> list[Detection]:
-        floats = cast(F32, block)
-        if block.dtype == np.int16:
-            floats = self._floats[: block.size]
-            kernels.int16_to_float(cast(I16, block), floats)
-        n_events = kernels.detect(self._path, floats)
-        return self._on_the_clock(self.smoother.detections(self._events[:n_events])) if n_events else []
+    def _detect(self, piece: npt.NDArray[Any]) -> int:
+        if piece.dtype == _DTYPES[0]:
+            return kernels.detect(self._address, piece, kernels.NO_FLOATS)
+        return kernels.detect(self._address, kernels.NO_PCM, piece)
+
+    def _hits(self, n_events: int) -> list[Detection]:
+        return self._on_the_clock(self.smoother.detections(self._events[:n_events]))
 
     def _on_the_clock(self, hits: list[Detection]) -> list[Detection]:
         """Detections with the time since the stages began, as times since the stream's first sample."""

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.codegen import get_host_cpu_features
-from numba.experimental import structref
 from numba.extending import intrinsic
 
 F32 = npt.NDArray[np.float32]
@@ -36,13 +35,18 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
-    """numba.njit without the GIL, cached on disk; uncached where no cache folder can be written."""
+    """numba.njit without the GIL, cached on disk; uncached where no cache folder can be written.
+
+    Without numba's run time (_nrt) nothing can be allocated and no references are counted: with it, counting those of
+    the arrays took 4 of 10 us of a block of 160 samples. What is called once in the path of a frame is inlined, since
+    to pass it its arrays takes longer than much of what it does.
+    """
 
     def decorate(function: _Function) -> _Function:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
+            return numba.njit(nogil=True, cache=True, _nrt=False, **options)(function)
         except RuntimeError:  # numba: "no locator available"
-            return numba.njit(nogil=True, **options)(function)
+            return numba.njit(nogil=True, _nrt=False, **options)(function)
 
     return decorate
 
@@ -333,13 +337,6 @@ class FrontEndState(NamedTuple):
     power: F64
 
 
-@_compiled()
-def int16_to_float(samples: npt.NDArray[np.int16], out: F32) -> None:
-    """out[i] = samples[i] / 32768."""
-    for i in range(samples.size):
-        out[i] = np.float32(samples[i]) * np.float32(1 / 32768)
-
-
 @_compiled(fastmath={"contract"})
 def power_spectrum(window: F64, twiddles: F64, samples: F64, work: F64, power: F64) -> None:
     """power[k] = |rfft(samples * window)[k]|^2 / fft_samples by one complex FFT of half the length.
@@ -408,7 +405,7 @@ def power_spectrum(window: F64, twiddles: F64, samples: F64, work: F64, power: F
         power[k] = scale * (re * re + im * im)
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def log_mel_frame(tables: FrontEndTables, state: FrontEndState, frame: F32) -> None:
     """The log-mel energies of the window in state.samples. frame: (F,) float32."""
     power_spectrum(tables.window, tables.twiddles, state.samples, state.work, state.power)
@@ -421,7 +418,7 @@ def log_mel_frame(tables: FrontEndTables, state: FrontEndState, frame: F32) -> N
         frame[f] = np.log(max(energy, tables.scalars[1]))
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def next_frame(tables: FrontEndTables, state: FrontEndState, samples: F32, start: int, frame: F32) -> int:
     """Take samples from start on until a frame is complete. Returns the index of the first sample not taken, or -1 when
     the samples ran out before the frame was complete.
@@ -535,7 +532,7 @@ class NetworkState(NamedTuple):
     output_sum: I32
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def push_vector(network: Network, state: NetworkState, index: int) -> None:
     """Quantize state.values into the next slot of layer index's ring (or store it, when the layer is float32)."""
     layer = network.layers[index]
@@ -555,7 +552,7 @@ def push_vector(network: Network, state: NetworkState, index: int) -> None:
         quantize_vector(values, network.levels[index], codes, state.ranges, state.sums, layer.slots + slot)
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def run_layer(network: Network, state: NetworkState, index: int) -> None:
     """One output vector of layer index from its ring, into state.values. Equation (4), summed over the taps.
 
@@ -618,7 +615,7 @@ def run_layer(network: Network, state: NetworkState, index: int) -> None:
             values[o] = max(values[o], np.float32(0))
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def push_features(network: Network, state: NetworkState, frame: F32) -> None:
     """Normalize a log-mel frame and put it into the first layer's ring. frame: (F,) float32."""
     for f in range(frame.size):
@@ -626,7 +623,7 @@ def push_features(network: Network, state: NetworkState, frame: F32) -> None:
     push_vector(network, state, FIRST)
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
     """One network step: every layer's output vector is quantized once and goes into the next layer's ring.
 
@@ -661,7 +658,7 @@ def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
         posteriors[k] = values[k]
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def push_frame(network: Network, state: NetworkState, frame_stride: int, frame: F32, posteriors: F32) -> bool:
     """Feed a log-mel frame; every frame_stride-th one runs the network. Returns whether posteriors were written."""
     push_features(network, state, frame)
@@ -717,7 +714,7 @@ class SmootherState(NamedTuple):
     n_steps: I64
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def smooth(state: SmootherState, posteriors: F32) -> int:
     """Moving average over the last posteriors, summed oldest first; returns the number of this step.
 
@@ -736,7 +733,7 @@ def smooth(state: SmootherState, posteriors: F32) -> int:
     return step
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, event: Records) -> None:
     """Write keyword's peak as a detection and start its refractory period. event: (1,) of EVENT."""
     event[0].keyword = keyword
@@ -747,7 +744,7 @@ def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, 
     state.ready_steps[keyword] = state.peak_steps[keyword] + tables.settings[2]
 
 
-@_compiled()
+@_compiled(forceinline=True)
 def decide(tables: SmootherTables, state: SmootherState, step: int, events: Records) -> int:
     """The decision rule for one step of smoothed posteriors; writes at most K events and returns how many.
 
@@ -799,12 +796,16 @@ def flush_smoother(tables: SmootherTables, state: SmootherState, events: Records
 
 # ---- the whole path ------------------------------------------------------------------------------------------------
 
+NO_PCM, NO_FLOATS = np.zeros(0, np.int16), np.zeros(0, np.float32)
+"""What a kernel that takes samples of either kind gets for the other one."""
+
 
 class Path(NamedTuple):
     """Everything that one stream's path from samples to decisions touches.
 
     frame_stride: (1,) int64. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step
-    of a push. history: (n,) int16, a ring of the last samples. n_heard: (1,) int64, samples since the start.
+    of a push. limit: (1,) float32, the largest amplitude there may be. block: (n,) float32, the samples of a push.
+    history: (n,) int16, a ring of the last samples. n_heard: (1,) int64, samples since the start.
     """
 
     front_end: FrontEndTables
@@ -817,66 +818,126 @@ class Path(NamedTuple):
     frame: F32
     posteriors: F32
     events: Records
+    limit: F32
+    block: F32
     history: npt.NDArray[np.int16]
     n_heard: I64
 
 
-@structref.register
-class _HeapPathType(types.StructRef):  # type: ignore[misc, name-defined]
-    """numba's type of a _HeapPath."""
+def _without_owner(context, builder, kind, value):
+    """An array, or a tuple of them, that does not know who owns its memory: nothing counts references to it."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        for owner in ("meminfo", "parent"):
+            setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
+        return array._getvalue()
+    for index, part in enumerate(kind):
+        held = _without_owner(context, builder, part, builder.extract_value(value, index))
+        value = builder.insert_value(value, held, index)
+    return value
 
 
-class _HeapPath(structref.StructRefProxy):  # type: ignore[misc]
-    """A Path on numba's own heap. A kernel takes it as one pointer, where the arrays of a Path cost 20 us a call."""
+@intrinsic
+def _write_path(typingctx, path, address):
+    """Write where the arrays of a Path lie to an address."""
+
+    def codegen(context, builder, signature, args):
+        place = builder.inttoptr(args[1], args[0].type.as_pointer())
+        builder.store(_without_owner(context, builder, signature.args[0], args[0]), place)
+        return context.get_dummy_value()
+
+    return types.void(path, address), codegen
 
 
-structref.define_proxy(_HeapPath, _HeapPathType, list(Path._fields))
+@intrinsic
+def _read_path(typingctx, address):
+    """The Path that _write_path wrote to an address."""
+
+    def codegen(context, builder, signature, args):
+        kind = context.get_value_type(signature.return_type)
+        return builder.load(builder.inttoptr(args[0], kind.as_pointer()))
+
+    return Held.kind(address), codegen
 
 
 @_compiled()
-def _to_heap(path: Path) -> Any:
-    return _HeapPath(
-        path.front_end,
-        path.front_end_state,
-        path.network,
-        path.network_state,
-        path.smoother,
-        path.smoother_state,
-        path.frame_stride,
-        path.frame,
-        path.posteriors,
-        path.events,
-        path.history,
-        path.n_heard,
-    )
+def _write(path: Path, address: int) -> None:
+    _write_path(path, address)
 
 
-def hold(path: Path) -> Any:
-    """What detect takes: path itself where kernels run as plain Python, else a copy that shares its arrays."""
-    return path if config.DISABLE_JIT else _to_heap(path)
+class Held:
+    """A Path for the kernels that take it as one number, where its arrays would cost 20 us a call.
+
+    address: what these kernels take. The Path lives as long as this object.
+    """
+
+    kind: Any = None
+    """numba's type of a Path, one for all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if config.DISABLE_JIT:
+            self.address: Any = path
+            return
+        kind = numba.typeof(path)
+        assert Held.kind in (None, kind), "a Path has arrays of the same types always"
+        Held.kind = kind
+        n_words = sum(5 + 2 * array.ndim for part in path for array in (part if isinstance(part, tuple) else (part,)))
+        self._memory = np.zeros(n_words, np.int64)
+        self.address = self._memory.ctypes.data
+        _write(path, self.address)
 
 
-@_compiled()
-def remember(history: npt.NDArray[np.int16], n_heard: I64, samples: F32) -> None:
-    """Put samples, (n,) float32 in [-1, 1], into the ring, sample i of the stream at i modulo its size; count them."""
-    size, n = history.size, samples.size
+if config.DISABLE_JIT:
+
+    def _read_path(address: Any) -> Path:
+        """A Path, which is its own address where kernels run as plain Python."""
+        return address
+
+
+@_compiled(forceinline=True)
+def take_samples(path: Path, pcm: npt.NDArray[np.int16], floats: F32) -> int:
+    """Put samples as float32 into path.block, and as int16 into the history. Returns how many, or -1 for unusable ones.
+
+    pcm: (n,) int16. floats: (n,) float32, taken where pcm is empty. n at most the size of path.block.
+    """
+    block, history = path.block, path.history
+    n = pcm.size + floats.size
+    if pcm.size:
+        for i in range(n):
+            block[i] = np.float32(pcm[i]) * np.float32(1 / 32768)
+    else:
+        bits, highest = floats.view(np.int32), np.int32(0)
+        for i in range(n):  # without their signs floats order like these integers, NaN above all
+            highest = max(highest, bits[i] & np.int32(0x7FFFFFFF))
+            block[i] = floats[i]
+        if highest > path.limit.view(np.int32)[0]:
+            return -1
+    size = history.size
     first = max(FIRST, n - size)
-    place = (n_heard[0] + first) % size if size else 0
+    place = (path.n_heard[0] + first) % size if size else 0
     for i in range(first, n):
-        scaled = np.rint(samples[i] * np.float32(32768))
+        scaled = np.rint(block[i] * np.float32(32768))
         history[place] = np.int16(min(max(scaled, np.float32(-32768)), np.float32(32767)))
         place += 1
         if place == size:
             place = 0
-    n_heard[0] += n
+    path.n_heard[0] += n
+    return n
 
 
 @_compiled()
-def detect(path: Any, samples: F32) -> int:
-    """From samples, (n,) float32, to decisions in one call; returns how many of path.events it wrote."""
-    remember(path.history, path.n_heard, samples)
+def detect(address: int, pcm: npt.NDArray[np.int16], floats: F32) -> int:
+    """From samples to decisions in one call. Returns how many of path.events it wrote, or -1 for unusable samples.
+
+    address: of a Held path. pcm, floats: as for take_samples.
+    """
+    path = _read_path(address)
+    n = take_samples(path, pcm, floats)
+    if n < 0:
+        return -1
     n_events, start = 0, FIRST
-    frame, posteriors, smoother_state = path.frame, path.posteriors, path.smoother_state
+    samples, frame, posteriors, smoother_state = path.block[:n], path.frame, path.posteriors, path.smoother_state
     while True:
         start = next_frame(path.front_end, path.front_end_state, samples, start, frame)
         if start < 0:
