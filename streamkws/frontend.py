@@ -96,8 +96,9 @@ class FrontEnd:
             samples=np.zeros(config.window_samples),
             previous=np.zeros(1),
             n_samples=np.zeros(1, np.int64),
-            work=np.zeros((2, 2, n_half)),
-            power=np.zeros(n_bins),
+            work=np.zeros((4, n_half)),
+            power=np.zeros(n_half + kernels.MEL_BINS),
+            energies=np.zeros(config.n_mels),
         )
 
     def push(self, samples: npt.ArrayLike) -> F32:
@@ -121,19 +122,27 @@ class FrontEnd:
 
 
 def _tables(config: FrontEndConfig, filters: F32) -> kernels.FrontEndTables:
+    n_half = config.fft_samples // 2
+    padded = np.pad(filters.astype(np.float64), ((0, 0), (0, kernels.MEL_BINS)))
     limits = np.zeros((config.n_mels, 2), np.int64)
     for f, row in enumerate(filters):
         bins = np.flatnonzero(row)
         if bins.size:
-            limits[f] = bins[0], bins[-1] + 1
+            n_bins = -(-(bins[-1] + 1 - bins[0]) // kernels.MEL_BINS) * kernels.MEL_BINS
+            limits[f] = bins[0], bins[0] + n_bins
     n = config.window_samples
     window = np.ones(n) if config.window == "rectangular" else 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
-    angle = 2 * np.pi * np.arange(config.fft_samples // 2) / config.fft_samples
     return kernels.FrontEndTables(
         window=window,
-        twiddles=np.stack([np.cos(angle), -np.sin(angle)], axis=1),
+        twiddles=_unit_roots(np.arange(n_half) / config.fft_samples),
+        roots=np.concatenate([_unit_roots(power * np.arange(max(1, n_half // 4)) / n_half) for power in (1, 2, 3)]),
         mel_limits=limits,
-        mel_weights=np.concatenate([row[a:b] for row, (a, b) in zip(filters, limits, strict=True)]),
-        scalars=np.array([config.preemphasis, config.energy_floor]),
+        mel_weights=np.concatenate([row[a:b] for row, (a, b) in zip(padded, limits, strict=True)]),
+        scalars=np.array([config.preemphasis, config.energy_floor, np.log(config.energy_floor)]),
         hop_samples=np.array([config.hop_samples], np.int64),
     )
+
+
+def _unit_roots(turns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """exp(-2 pi j turns) as (2, n): real parts, imaginary parts."""
+    return np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)])

@@ -6,7 +6,7 @@ from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkws import kernels
+from streamkws import FrontEnd, FrontEndConfig, kernels
 from streamkws.layers import MAX_INPUTS, block_rows, padded
 from streamkws.quantization import quantize
 
@@ -68,7 +68,7 @@ def test_the_plain_python_of_the_portable_path_gives_the_same(bits):
     x = rng.integers(0, 256, 40).astype(np.uint8)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "import numpy as np, test_kernels as t; from streamkws import kernels;"
+        "import numpy as np, test_kernels as t; from streamkws import FrontEnd, FrontEndConfig, kernels;"
         "assert not kernels.AVX2;"
         f"rng = np.random.default_rng({bits});"
         f"codes = rng.integers(0, {2**bits}, (5, 40)).astype(np.uint8);"
@@ -86,7 +86,7 @@ def test_the_portable_path_compiled_for_a_cpu_without_avx2_gives_the_same(tmp_pa
     np.savez(tmp_path / "codes.npz", codes8=codes8, x=x)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "import numpy as np, test_kernels as t; from streamkws import kernels;"
+        "import numpy as np, test_kernels as t; from streamkws import FrontEnd, FrontEndConfig, kernels;"
         "assert not kernels.AVX2;"
         f"a = np.load({str(tmp_path / 'codes.npz')!r});"
         "print([t.product(a['codes8'] & np.uint8(2**b - 1), a['x'], b).tolist() for b in (4, 8)])"
@@ -134,12 +134,23 @@ def test_power_spectrum_equals_numpys(fft_samples):
     rng = np.random.default_rng(fft_samples)
     n = fft_samples - fft_samples // 5
     samples, window = rng.standard_normal(n), rng.uniform(0.1, 1, n)
-    angle = 2 * np.pi * np.arange(fft_samples // 2) / fft_samples
-    twiddles = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
-    power = np.empty(fft_samples // 2 + 1)
-    kernels.power_spectrum(window, twiddles, samples, np.ones((2, 2, fft_samples // 2)), power)
+    config = FrontEndConfig(window_samples=n, hop_samples=n, fft_samples=fft_samples, n_mels=1, window="rectangular")
+    front_end = FrontEnd(config, np.zeros((1, fft_samples // 2 + 1), np.float32))
+    state, tables = front_end.state, front_end.tables
+    state.work.fill(1)
+    kernels.power_spectrum(window, tables.twiddles, tables.roots, samples, state.work, state.power)
+    power = state.power[: fft_samples // 2 + 1]
     expected = np.abs(np.fft.rfft(samples * window, fft_samples)) ** 2 / fft_samples
     np.testing.assert_allclose(power, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_logarithms_equal_numpys():
+    rng = np.random.default_rng(0)
+    energies = np.concatenate([np.exp(rng.uniform(-60, 60, 5000)), [1.0, 0.75, 1.5, np.nextafter(1.5, 0), 1e-30, 0.0]])
+    for floor in (1e-9, 2.2e-16):
+        frame = np.empty(energies.size, np.float32)
+        kernels.log_energies(energies.copy(), floor, np.log(floor), frame)
+        np.testing.assert_array_max_ulp(frame, np.log(np.maximum(energies, floor)).astype(np.float32), 1)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
