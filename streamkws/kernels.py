@@ -9,6 +9,7 @@ Shape letters: F mel bands, I inputs, O outputs, K keywords.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,17 +52,25 @@ def _compiled(**options: Any) -> Callable[[_Function], _Function]:
     return decorate
 
 
-def _target_has_avx2() -> bool:
-    """Whether the CPU that numba compiles for (not only the host) has AVX2."""
+def _instructions() -> str:
+    """The fastest way to multiply codes that the CPU which numba compiles for (not only the host) has."""
     if config.DISABLE_JIT:
-        return False
+        return "portable"
     features = config.CPU_FEATURES
     if features is None:
         features = get_host_cpu_features() if config.CPU_NAME in (None, "host") else ""
-    return "+avx2" in features.split(",")
+    names = features.split(",")
+    if {"+avx512vnni", "+avx512vl", "+avx512bw"} <= set(names):
+        return "vnni512"
+    if "+avxvnni" in names:
+        return "vnni256"
+    if "+avx2" in names:
+        return "avx2"
+    return "udot" if "+dotprod" in names else "portable"
 
 
-AVX2 = _target_has_avx2()
+INSTRUCTIONS = _instructions()
+"""What the integer products are made of: vnni512, vnni256, avx2 (x86), udot (ARM) or portable. All are exact."""
 
 # ---- codes: integer products ---------------------------------------------------------------------------------------
 
@@ -69,12 +78,24 @@ ROW_CODES = 8
 """The codes of an input vector and of a weight row are padded with zeros to a multiple of this."""
 
 ROW_BLOCK = 8
-"""Weight rows are padded with zeros to a multiple of this: one row per 32-bit lane of an AVX2 register."""
+"""Weight rows are padded with zeros to a multiple of this."""
 
-# Weights are packed in blocks of ROW_BLOCK rows, a 32-bit lane of the accumulator for each: the input is broadcast, and
-# no sum runs across a register. (With an accumulator per row, summed across at the end, 96x96 took twice as long at
+LANES = {"vnni512": 16, "udot": 4}.get(INSTRUCTIONS, 8)
+"""Weight rows of a block: one for each 32-bit lane of a register. The last block may be one of ROW_BLOCK."""
+
+DOT = INSTRUCTIONS in ("vnni512", "vnni256", "udot")
+"""Whether one instruction adds four products to each lane."""
+
+GROUP = 4 if DOT else 2
+"""Inputs of a group of 8-bit weights."""
+
+WEIGHT_OFFSET = 128 if INSTRUCTIONS.startswith("vnni") else 0
+"""What 8-bit weight codes are lessened by, since x86 multiplies unsigned by signed bytes."""
+
+# Weights are packed in blocks of LANES rows, a 32-bit lane of the accumulator for each: the input is broadcast, and no
+# sum runs across a register. (With an accumulator per row, summed across at the end, 96x96 took twice as long at
 # 4 bits, and as long at 8.)
-#   8 bits: two inputs a group; byte 2 r + j of a group is the code of row r and input j.
+#   8 bits: GROUP inputs a group; byte GROUP r + j of a group is the code of row r and input j.
 #   4 bits: eight inputs a group; byte 4 r + j has input j in its low and input j + 4 in its high half.
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -99,60 +120,91 @@ def _repeat(builder, value, n):
     return builder.shuffle_vector(builder.insert_element(nothing, value, _I32(0)), nothing, zeros)
 
 
-class _ProductsU8:
-    """u8 weights times u8 inputs: both are widened to 16 bits for pmadd.wd. 8 inputs a turn."""
+def _halves(builder, packed):
+    """The codes in the low and in the high halves of bytes."""
+    n = packed.type.count
+    low = builder.and_(packed, ir.Constant(packed.type, [0x0F] * n))
+    return low, builder.lshr(packed, ir.Constant(packed.type, [4] * n))
 
-    inputs = 8
+
+class _WideU8:
+    """u8 weights times u8 inputs by AVX2: both are widened to 16 bits for pmadd.wd."""
+
+    lanes, inputs, n_sums, turn_bytes = 8, 8, 1, 64
 
     @staticmethod
-    def load_inputs(builder, pointer):
-        pairs = [_load(builder, pointer, 2 * g, _I16) for g in range(4)]
+    def load_inputs(builder, pointer, n):
+        pairs = [_load(builder, pointer, 2 * g, _I16) for g in range(n // 2)]
         return [builder.zext(builder.bitcast(_repeat(builder, pair, 8), _V16I8), _V16I16) for pair in pairs]
 
     @staticmethod
-    def multiply(builder, pointer, inputs):
-        total = None
+    def add(builder, pointer, inputs, sums):
         for g, x in enumerate(inputs):
             w = builder.zext(_load(builder, pointer, 16 * g, _V16I8), _V16I16)
-            products = _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, w, x)
-            total = products if total is None else builder.add(total, products)
-        return total
+            sums[0] = builder.add(sums[0], _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, w, x))
 
 
-class _ProductsU4:
-    """4-bit weights times u8 inputs by pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600.
+class _WideU4:
+    """4-bit weights times u8 inputs by AVX2's pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600."""
 
-    16 inputs a turn, and 8 in a last one where they are no multiple of 16.
-    """
-
-    inputs = 16
+    lanes, inputs, n_sums, turn_bytes = 8, 16, 1, 64
 
     @staticmethod
-    def load_inputs(builder, pointer, n=16):
+    def load_inputs(builder, pointer, n):
         quads = [_load(builder, pointer, 4 * g, _I32) for g in range(n // 4)]
         return [builder.bitcast(_repeat(builder, quad, 8), _V32I8) for quad in quads]
 
     @staticmethod
-    def multiply(builder, pointer, inputs):
+    def add(builder, pointer, inputs, sums):
         total = None
         for g in range(len(inputs) // 2):
-            packed = _load(builder, pointer, 32 * g, _V32I8)
-            low = builder.and_(packed, ir.Constant(_V32I8, [0x0F] * 32))
-            high = builder.lshr(packed, ir.Constant(_V32I8, [4] * 32))
-            for w, x in ((low, inputs[2 * g]), (high, inputs[2 * g + 1])):
+            halves = _halves(builder, _load(builder, pointer, 32 * g, _V32I8))
+            for w, x in zip(halves, inputs[2 * g : 2 * g + 2], strict=True):
                 products = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", _V16I16, x, w)
                 total = products if total is None else builder.add(total, products)
-        return _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, total, ir.Constant(_V16I16, [1] * 16))
+        added = _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, total, ir.Constant(_V16I16, [1] * 16))
+        sums[0] = builder.add(sums[0], added)
+
+
+class _Dot:
+    """Weights of 8 or 4 bits times u8 inputs by an instruction that adds four products to each lane."""
+
+    inputs, n_sums = 8, 2
+
+    def __init__(self, bits, lanes):
+        self.bits, self.lanes = bits, lanes
+        self.turn_bytes = bits * lanes
+
+    def load_inputs(self, builder, pointer, n):
+        return [_repeat(builder, _load(builder, pointer, 4 * g, _I32), self.lanes) for g in range(n // 4)]
+
+    def add(self, builder, pointer, inputs, sums):
+        codes = ir.VectorType(_I8, 4 * self.lanes)
+        if self.bits == 4:
+            weights = _halves(builder, _load(builder, pointer, 0, codes))
+        else:
+            weights = [_load(builder, pointer, 4 * self.lanes * g, codes) for g in range(2)]
+        for g, (w, x) in enumerate(zip(weights, inputs, strict=True)):
+            sums[g] = self._dot(builder, sums[g], x, w)
+
+    def _dot(self, builder, total, x, w):
+        if INSTRUCTIONS == "udot":
+            x = builder.bitcast(x, w.type)
+            return _call(builder, "llvm.aarch64.neon.udot.v4i32.v16i8", total.type, total, w, x)
+        w = builder.bitcast(w, total.type)
+        return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", total.type, total, x, w)
 
 
 def _product_intrinsic(products, n_blocks):
     """The loop over the inputs for n_blocks blocks of rows at once, which share each load of the input.
 
-    A turn of the loop takes 64 bytes of each block, whatever the width.
+    The sums begin at first.
     """
 
     def codegen(context, builder, signature, args):
-        _, w_start, block_bytes, _, x_start, n_codes, _, out_start = args
+        _, w_start, block_bytes, _, x_start, n_codes, first, _, out_start = args
+        lanes = products.lanes
+        sums_type = ir.VectorType(_I32, lanes)
 
         def data(index):
             return context.make_array(signature.args[index])(context, builder, args[index]).data
@@ -160,59 +212,74 @@ def _product_intrinsic(products, n_blocks):
         w_pointer = builder.gep(data(0), [w_start])
         x_pointer = builder.gep(data(3), [x_start])
         blocks = [builder.gep(w_pointer, [builder.mul(block_bytes, _I64(b))]) for b in range(n_blocks)]
-        sums = [cgutils.alloca_once(builder, _V8I32) for _ in blocks]
-        for total in sums:
-            builder.store(ir.Constant(_V8I32, [0] * 8), total)
+        nothing = ir.Constant(sums_type, [0] * lanes)
+        start = [_repeat(builder, first, lanes), *[nothing] * (products.n_sums - 1)]
+        sums = [[cgutils.alloca_once_value(builder, value) for value in start] for _ in blocks]
 
-        def add(inputs, start):
-            for block, total in zip(blocks, sums, strict=True):
-                added = products.multiply(builder, builder.gep(block, [start]), inputs)
-                builder.store(builder.add(builder.load(total), added), total)
+        def add(turn, n_inputs):
+            place = builder.gep(x_pointer, [builder.mul(turn, _I64(products.inputs))])
+            inputs = products.load_inputs(builder, place, n_inputs)
+            weights_start = builder.mul(turn, _I64(products.turn_bytes))
+            for block, places in zip(blocks, sums, strict=True):
+                values = [builder.load(place) for place in places]
+                products.add(builder, builder.gep(block, [weights_start]), inputs, values)
+                for place, value in zip(places, values, strict=True):
+                    builder.store(value, place)
 
         n_turns = builder.udiv(n_codes, _I64(products.inputs))
         with cgutils.for_range(builder, n_turns, intp=_I64) as turn:
-            place = builder.mul(turn.index, _I64(products.inputs))
-            add(products.load_inputs(builder, builder.gep(x_pointer, [place])), builder.mul(turn.index, _I64(64)))
+            add(turn.index, products.inputs)
         if products.inputs > ROW_CODES:
             rest = builder.urem(n_codes, _I64(products.inputs))
             with builder.if_then(builder.icmp_unsigned("!=", rest, _I64(0))):
-                place = builder.mul(n_turns, _I64(products.inputs))
-                last = products.load_inputs(builder, builder.gep(x_pointer, [place]), ROW_CODES)
-                add(last, builder.mul(n_turns, _I64(64)))
-        for b, total in enumerate(sums):
-            target = builder.gep(data(6), [builder.add(out_start, _I64(ROW_BLOCK * b))])
-            builder.store(builder.load(total), builder.bitcast(target, _V8I32.as_pointer()), align=4)
+                add(n_turns, ROW_CODES)
+        for b, places in enumerate(sums):
+            target = builder.gep(data(7), [builder.add(out_start, _I64(lanes * b))])
+            total = functools.reduce(builder.add, [builder.load(place) for place in places])
+            builder.store(total, builder.bitcast(target, sums_type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     @intrinsic
-    def product(typingctx, weights, w_start, block_bytes, codes, x_start, n_codes, out, out_start):
-        return types.void(weights, w_start, block_bytes, codes, x_start, n_codes, out, out_start), codegen
+    def product(typingctx, weights, w_start, block_bytes, codes, x_start, n_codes, first, out, out_start):
+        return types.void(weights, w_start, block_bytes, codes, x_start, n_codes, first, out, out_start), codegen
 
     return product
 
 
-_product_u8_u8_1, _product_u8_u8_4 = (_product_intrinsic(_ProductsU8, n_blocks) for n_blocks in (1, 4))
-_product_u8_u4_1, _product_u8_u4_4 = (_product_intrinsic(_ProductsU4, n_blocks) for n_blocks in (1, 4))
+_u8, _u4 = (_Dot(8, LANES), _Dot(4, LANES)) if DOT else (_WideU8, _WideU4)
+_u8_last, _u4_last = (_Dot(8, ROW_BLOCK), _Dot(4, ROW_BLOCK)) if LANES > ROW_BLOCK else (_u8, _u4)
+_product_u8_u8_4, _product_u8_u8_2, _product_u8_u8_1 = (_product_intrinsic(_u8, n_blocks) for n_blocks in (4, 2, 1))
+_product_u8_u4_4, _product_u8_u4_2, _product_u8_u4_1 = (_product_intrinsic(_u4, n_blocks) for n_blocks in (4, 2, 1))
+_product_u8_u8_last, _product_u8_u4_last = _product_intrinsic(_u8_last, 1), _product_intrinsic(_u4_last, 1)
 
 
 @_compiled()
-def matvec_u8_u8(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
+def matvec_u8_u8(
+    weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, codes_sum: int, out: I32
+) -> None:
     """out[o] = sum over i of weights[o, i] * codes[i]; exact for n_codes <= 33,000.
 
     weights: (bytes,) uint8, packed as above, read from w_start on. n_rows: multiple of ROW_BLOCK.
-    codes: (n,) uint8, read from x_start on. n_codes: multiple of ROW_CODES. out: (>= n_rows,) int32.
+    codes: (n,) uint8, read from x_start on. n_codes: multiple of ROW_CODES. codes_sum: int32, the sum of these codes.
+    out: (>= n_rows,) int32.
     """
-    block_bytes = ROW_BLOCK * n_codes
-    o, w = 0, w_start
-    if AVX2:
-        while o + 4 * ROW_BLOCK <= n_rows:
-            _product_u8_u8_4(weights, w, block_bytes, codes, x_start, n_codes, out, o)
-            o += 4 * ROW_BLOCK
+    block_bytes = LANES * n_codes
+    o, w, first = 0, w_start, np.int32(WEIGHT_OFFSET) * np.int32(codes_sum)
+    if INSTRUCTIONS != "portable":
+        while o + 4 * LANES <= n_rows:
+            _product_u8_u8_4(weights, w, block_bytes, codes, x_start, n_codes, np.int32(first), out, o)
+            o += 4 * LANES
             w += 4 * block_bytes
-        while o < n_rows:
-            _product_u8_u8_1(weights, w, block_bytes, codes, x_start, n_codes, out, o)
-            o += ROW_BLOCK
+        if o + 2 * LANES <= n_rows:
+            _product_u8_u8_2(weights, w, block_bytes, codes, x_start, n_codes, np.int32(first), out, o)
+            o += 2 * LANES
+            w += 2 * block_bytes
+        if o + LANES <= n_rows:
+            _product_u8_u8_1(weights, w, block_bytes, codes, x_start, n_codes, np.int32(first), out, o)
+            o += LANES
             w += block_bytes
+        if o < n_rows:
+            _product_u8_u8_last(weights, w, block_bytes, codes, x_start, n_codes, np.int32(first), out, o)
     else:
         out[:n_rows].fill(0)
         while o < n_rows:
@@ -229,17 +296,23 @@ def matvec_u8_u8(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int
 @_compiled()
 def matvec_u8_u4(weights: U8, w_start: int, n_rows: int, codes: U8, x_start: int, n_codes: int, out: I32) -> None:
     """matvec_u8_u8 with 4-bit weights."""
-    block_bytes = ROW_BLOCK * n_codes // 2
-    o, w = 0, w_start
-    if AVX2:
-        while o + 4 * ROW_BLOCK <= n_rows:
-            _product_u8_u4_4(weights, w, block_bytes, codes, x_start, n_codes, out, o)
-            o += 4 * ROW_BLOCK
+    block_bytes = LANES * n_codes // 2
+    o, w, first = 0, w_start, np.int32(0)
+    if INSTRUCTIONS != "portable":
+        while o + 4 * LANES <= n_rows:
+            _product_u8_u4_4(weights, w, block_bytes, codes, x_start, n_codes, first, out, o)
+            o += 4 * LANES
             w += 4 * block_bytes
-        while o < n_rows:
-            _product_u8_u4_1(weights, w, block_bytes, codes, x_start, n_codes, out, o)
-            o += ROW_BLOCK
+        if o + 2 * LANES <= n_rows:
+            _product_u8_u4_2(weights, w, block_bytes, codes, x_start, n_codes, first, out, o)
+            o += 2 * LANES
+            w += 2 * block_bytes
+        if o + LANES <= n_rows:
+            _product_u8_u4_1(weights, w, block_bytes, codes, x_start, n_codes, first, out, o)
+            o += LANES
             w += block_bytes
+        if o < n_rows:
+            _product_u8_u4_last(weights, w, block_bytes, codes, x_start, n_codes, first, out, o)
     else:
         out[:n_rows].fill(0)
         while o < n_rows:
@@ -811,13 +884,15 @@ def run_layer(network: Network, state: NetworkState, index: int) -> None:
             x_start = layer.ring + slot * n_inputs
             add_matvec_f32(network.float_weights, w_start, n_outputs, state.floats, x_start, n_inputs, values)
             continue
-        x_start = layer.ring + slot * layer.n_codes
+        x_start, codes_sum = layer.ring + slot * layer.n_codes, state.sums[layer.slots + slot]
         if layer.weight_bits <= 4:
             matvec_u8_u4(network.weights, w_start, layer.n_rows, state.codes, x_start, layer.n_codes, state.products)
         else:
-            matvec_u8_u8(network.weights, w_start, layer.n_rows, state.codes, x_start, layer.n_codes, state.products)
+            matvec_u8_u8(
+                network.weights, w_start, layer.n_rows, state.codes, x_start, layer.n_codes, codes_sum, state.products
+            )
         lo, step = state.ranges[layer.slots + slot, 0], state.ranges[layer.slots + slot, 1]
-        offset += step * np.float32(state.sums[layer.slots + slot]) + np.float32(n_inputs) * lo
+        offset += step * np.float32(codes_sum) + np.float32(n_inputs) * lo
         sums_start = layer.weight_sums + tap * n_outputs
         if lo == 0:  # as after most rectified layers
             for o in range(n_outputs):

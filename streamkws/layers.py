@@ -181,12 +181,19 @@ def block_rows(codes: U8, bits: int) -> U8:
 
     codes: (rows, n) uint8, multiples of kernels.ROW_BLOCK and kernels.ROW_CODES. Returns (bytes,) uint8.
     """
-    blocks = codes.reshape(-1, kernels.ROW_BLOCK, codes.shape[1])
+    n = len(codes) // kernels.LANES * kernels.LANES
+    return np.concatenate([_blocks(codes[:n], kernels.LANES, bits), _blocks(codes[n:], kernels.ROW_BLOCK, bits)])
+
+
+def _blocks(codes: U8, lanes: int, bits: int) -> U8:
+    """block_rows for rows that fill blocks of so many lanes."""
+    n_blocks, n_codes = len(codes) // lanes, codes.shape[1]
     if bits > PACKED_BITS:
-        pairs = blocks.reshape(len(blocks), kernels.ROW_BLOCK, -1, 2)
-        return pairs.transpose(0, 2, 1, 3).ravel()
-    groups = blocks.reshape(len(blocks), kernels.ROW_BLOCK, -1, 2, 4)
-    packed: U8 = groups[..., 0, :] | (groups[..., 1, :] << np.uint8(4))
+        lessened = codes - np.uint8(kernels.WEIGHT_OFFSET)  # modulo 256: a signed byte
+        groups = lessened.reshape(n_blocks, lanes, n_codes // kernels.GROUP, kernels.GROUP)
+        return groups.transpose(0, 2, 1, 3).ravel()
+    halves = codes.reshape(n_blocks, lanes, n_codes // 8, 2, 4)
+    packed: U8 = halves[..., 0, :] | (halves[..., 1, :] << np.uint8(4))
     return packed.transpose(0, 2, 1, 3).ravel()
 
 

@@ -75,6 +75,15 @@ def test_the_report_shows_bytes_saved_and_what_aware_training_won_back(report):
     assert "| w4a8, aware | - | - | 7.00 ± 0.00 | - |" in text
 
 
+def test_the_report_tells_how_the_long_training_went(report):
+    training = {"steps": 20000, "minutes": 28.4, "date": "2026-11-21"}
+    long = record("commands", "f32-long", 1, 0.02, size=250, clips=2400.0, training=training)
+    text = report.report(report.Results([long, record("commands", "w4a8-after-long", 1, 0.0225, size=250)]))
+    assert "errs on 2.00 % of the 2,400 command clips of dev (w8a8 - %, w4a8 2.25 % without" in text
+    assert "98.0 % right" in text
+    assert "still to be done" in report.report(report.Results([record("commands", "f32-full", 1, 0.06)]))
+
+
 def test_every_result_has_a_file_of_its_own_and_what_it_starts_from_is_made(bench):
     jobs = bench.jobs()
     checkpoints = [job.checkpoint for job in jobs]
