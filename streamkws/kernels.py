@@ -66,11 +66,11 @@ def _instructions() -> str:
         return "vnni256"
     if "+avx2" in names:
         return "avx2"
-    return "udot" if "+dotprod" in names else "portable"
+    return "udot" if "+dotprod" in names else "neon" if "+neon" in names else "portable"
 
 
 INSTRUCTIONS = _instructions()
-"""What the integer products are made of: vnni512, vnni256, avx2 (x86), udot (ARM) or portable. All are exact."""
+"""What the integer products are made of: vnni512, vnni256, avx2 (x86), udot, neon (ARM) or portable. All are exact."""
 
 # ---- codes: integer products ---------------------------------------------------------------------------------------
 
@@ -80,7 +80,7 @@ ROW_CODES = 8
 ROW_BLOCK = 8
 """Weight rows are padded with zeros to a multiple of this."""
 
-LANES = {"vnni512": 16, "udot": 4}.get(INSTRUCTIONS, 8)
+LANES = {"vnni512": 16, "udot": 4, "neon": 4}.get(INSTRUCTIONS, 8)
 """Weight rows of a block: one for each 32-bit lane of a register. The last block may be one of ROW_BLOCK."""
 
 DOT = INSTRUCTIONS in ("vnni512", "vnni256", "udot")
@@ -101,6 +101,7 @@ WEIGHT_OFFSET = 128 if INSTRUCTIONS.startswith("vnni") else 0
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _V16I8, _V32I8 = ir.VectorType(_I8, 16), ir.VectorType(_I8, 32)
 _V16I16, _V8I32 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+_V8I8, _V8I16, _V4I32 = ir.VectorType(_I8, 8), ir.VectorType(_I16, 8), ir.VectorType(_I32, 4)
 
 
 def _call(builder, name, result, *arguments):
@@ -127,7 +128,16 @@ def _halves(builder, packed):
     return low, builder.lshr(packed, ir.Constant(packed.type, [4] * n))
 
 
-class _WideU8:
+class _Sums:
+    """One way to multiply: lanes rows at once; inputs and turn_bytes (of weights) a turn, into n_sums accumulators."""
+
+    @staticmethod
+    def finish(builder, sums):
+        """The sums of the rows."""
+        return functools.reduce(builder.add, sums)
+
+
+class _WideU8(_Sums):
     """u8 weights times u8 inputs by AVX2: both are widened to 16 bits for pmadd.wd."""
 
     lanes, inputs, n_sums, turn_bytes = 8, 8, 1, 64
@@ -144,7 +154,7 @@ class _WideU8:
             sums[0] = builder.add(sums[0], _call(builder, "llvm.x86.avx2.pmadd.wd", _V8I32, w, x))
 
 
-class _WideU4:
+class _WideU4(_Sums):
     """4-bit weights times u8 inputs by AVX2's pmadd.ub.sw, whose 16-bit sums reach at most 4*2*15*255 = 30,600."""
 
     lanes, inputs, n_sums, turn_bytes = 8, 16, 1, 64
@@ -166,13 +176,61 @@ class _WideU4:
         sums[0] = builder.add(sums[0], added)
 
 
-class _Dot:
+class _NeonU8(_Sums):
+    """u8 weights times u8 inputs by ARM's umull and uadalp, which adds neighbours."""
+
+    lanes, inputs, n_sums, turn_bytes = 4, 8, 1, 32
+
+    @staticmethod
+    def load_inputs(builder, pointer, n):
+        pairs = [_load(builder, pointer, 2 * g, _I16) for g in range(n // 2)]
+        return [builder.bitcast(_repeat(builder, pair, 4), _V8I8) for pair in pairs]
+
+    @staticmethod
+    def add(builder, pointer, inputs, sums):
+        for g, x in enumerate(inputs):
+            products = _call(builder, "llvm.aarch64.neon.umull.v8i16", _V8I16, _load(builder, pointer, 8 * g, _V8I8), x)
+            pairs = _call(builder, "llvm.aarch64.neon.uaddlp.v4i32.v8i16", _V4I32, products)
+            sums[0] = builder.add(sums[0], pairs)
+
+
+class _NeonU4(_Sums):
+    """4-bit weights times u8 inputs by umull; a sum is of two rows, two pairs of inputs each."""
+
+    lanes, inputs, n_sums, turn_bytes = 4, 8, 2, 16
+
+    @staticmethod
+    def load_inputs(builder, pointer, n):
+        quads = [_load(builder, pointer, 4 * g, _I32) for g in range(n // 4)]
+        return [builder.bitcast(_repeat(builder, quad, 2), _V8I8) for quad in quads]
+
+    @staticmethod
+    def add(builder, pointer, inputs, sums):
+        for rows in range(2):
+            halves = _halves(builder, _load(builder, pointer, 8 * rows, _V8I8))
+            products = [
+                _call(builder, "llvm.aarch64.neon.umull.v8i16", _V8I16, w, x)
+                for w, x in zip(halves, inputs, strict=True)
+            ]
+            pairs = _call(builder, "llvm.aarch64.neon.uaddlp.v4i32.v8i16", _V4I32, builder.add(*products))
+            sums[rows] = builder.add(sums[rows], pairs)
+
+    @staticmethod
+    def finish(builder, sums):
+        even, odd = (
+            builder.shuffle_vector(*sums, ir.Constant(_V4I32, [first, first + 2, first + 4, first + 6]))
+            for first in (0, 1)
+        )
+        return builder.add(even, odd)
+
+
+class _Dot(_Sums):
     """Weights of 8 or 4 bits times u8 inputs by an instruction that adds four products to each lane."""
 
     inputs, n_sums = 8, 2
 
-    def __init__(self, bits, lanes):
-        self.bits, self.lanes = bits, lanes
+    def __init__(self, instructions, bits, lanes):
+        self.instructions, self.bits, self.lanes = instructions, bits, lanes
         self.turn_bytes = bits * lanes
 
     def load_inputs(self, builder, pointer, n):
@@ -188,55 +246,66 @@ class _Dot:
             sums[g] = self._dot(builder, sums[g], x, w)
 
     def _dot(self, builder, total, x, w):
-        if INSTRUCTIONS == "udot":
+        if self.instructions == "udot":
             x = builder.bitcast(x, w.type)
             return _call(builder, "llvm.aarch64.neon.udot.v4i32.v16i8", total.type, total, w, x)
         w = builder.bitcast(w, total.type)
         return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * self.lanes}", total.type, total, x, w)
 
 
-def _product_intrinsic(products, n_blocks):
-    """The loop over the inputs for n_blocks blocks of rows at once, which share each load of the input.
+def products_of(instructions, bits, last=False):
+    """How weights of 8 or 4 bits are multiplied. last: in a last block of ROW_BLOCK rows."""
+    if instructions in ("vnni512", "vnni256", "udot"):
+        lanes = {"vnni512": 8 if last else 16, "vnni256": 8, "udot": 4}[instructions]
+        return _Dot(instructions, bits, lanes)
+    if instructions == "neon":
+        return _NeonU8 if bits == 8 else _NeonU4
+    return _WideU8 if bits == 8 else _WideU4
 
-    The sums begin at first.
+
+def write_product(builder, products, n_blocks, weights, block_bytes, codes, n_codes, first, out):
+    """Write the loop over the inputs for n_blocks blocks of rows at once, which share each load of the input.
+
+    weights, codes, out: pointers. first: int32, what the sums begin at (0 for a sum that is of several rows).
     """
+    sums_type = ir.VectorType(_I32, products.lanes)
+    blocks = [builder.gep(weights, [builder.mul(block_bytes, _I64(b))]) for b in range(n_blocks)]
+    nothing = ir.Constant(sums_type, [0] * products.lanes)
+    start = [_repeat(builder, first, products.lanes), *[nothing] * (products.n_sums - 1)]
+    sums = [[cgutils.alloca_once_value(builder, value) for value in start] for _ in blocks]
+
+    def add(turn, n_inputs):
+        inputs = products.load_inputs(builder, builder.gep(codes, [builder.mul(turn, _I64(products.inputs))]), n_inputs)
+        weights_start = builder.mul(turn, _I64(products.turn_bytes))
+        for block, places in zip(blocks, sums, strict=True):
+            values = [builder.load(place) for place in places]
+            products.add(builder, builder.gep(block, [weights_start]), inputs, values)
+            for place, value in zip(places, values, strict=True):
+                builder.store(value, place)
+
+    n_turns = builder.udiv(n_codes, _I64(products.inputs))
+    with cgutils.for_range(builder, n_turns, intp=_I64) as turn:
+        add(turn.index, products.inputs)
+    if products.inputs > ROW_CODES:
+        rest = builder.urem(n_codes, _I64(products.inputs))
+        with builder.if_then(builder.icmp_unsigned("!=", rest, _I64(0))):
+            add(n_turns, ROW_CODES)
+    for b, places in enumerate(sums):
+        total = products.finish(builder, [builder.load(place) for place in places])
+        target = builder.gep(out, [_I64(products.lanes * b)])
+        builder.store(total, builder.bitcast(target, sums_type.as_pointer()), align=4)
+
+
+def _product_intrinsic(products, n_blocks):
+    """write_product for a kernel."""
 
     def codegen(context, builder, signature, args):
-        _, w_start, block_bytes, _, x_start, n_codes, first, _, out_start = args
-        lanes = products.lanes
-        sums_type = ir.VectorType(_I32, lanes)
+        def place(index):
+            data = context.make_array(signature.args[index])(context, builder, args[index]).data
+            return builder.gep(data, [args[index + 1]])
 
-        def data(index):
-            return context.make_array(signature.args[index])(context, builder, args[index]).data
-
-        w_pointer = builder.gep(data(0), [w_start])
-        x_pointer = builder.gep(data(3), [x_start])
-        blocks = [builder.gep(w_pointer, [builder.mul(block_bytes, _I64(b))]) for b in range(n_blocks)]
-        nothing = ir.Constant(sums_type, [0] * lanes)
-        start = [_repeat(builder, first, lanes), *[nothing] * (products.n_sums - 1)]
-        sums = [[cgutils.alloca_once_value(builder, value) for value in start] for _ in blocks]
-
-        def add(turn, n_inputs):
-            place = builder.gep(x_pointer, [builder.mul(turn, _I64(products.inputs))])
-            inputs = products.load_inputs(builder, place, n_inputs)
-            weights_start = builder.mul(turn, _I64(products.turn_bytes))
-            for block, places in zip(blocks, sums, strict=True):
-                values = [builder.load(place) for place in places]
-                products.add(builder, builder.gep(block, [weights_start]), inputs, values)
-                for place, value in zip(places, values, strict=True):
-                    builder.store(value, place)
-
-        n_turns = builder.udiv(n_codes, _I64(products.inputs))
-        with cgutils.for_range(builder, n_turns, intp=_I64) as turn:
-            add(turn.index, products.inputs)
-        if products.inputs > ROW_CODES:
-            rest = builder.urem(n_codes, _I64(products.inputs))
-            with builder.if_then(builder.icmp_unsigned("!=", rest, _I64(0))):
-                add(n_turns, ROW_CODES)
-        for b, places in enumerate(sums):
-            target = builder.gep(data(7), [builder.add(out_start, _I64(lanes * b))])
-            total = functools.reduce(builder.add, [builder.load(place) for place in places])
-            builder.store(total, builder.bitcast(target, sums_type.as_pointer()), align=4)
+        _, _, block_bytes, _, _, n_codes, first, _, _ = args
+        write_product(builder, products, n_blocks, place(0), block_bytes, place(3), n_codes, first, place(7))
         return context.get_dummy_value()
 
     @intrinsic
@@ -246,11 +315,15 @@ def _product_intrinsic(products, n_blocks):
     return product
 
 
-_u8, _u4 = (_Dot(8, LANES), _Dot(4, LANES)) if DOT else (_WideU8, _WideU4)
-_u8_last, _u4_last = (_Dot(8, ROW_BLOCK), _Dot(4, ROW_BLOCK)) if LANES > ROW_BLOCK else (_u8, _u4)
-_product_u8_u8_4, _product_u8_u8_2, _product_u8_u8_1 = (_product_intrinsic(_u8, n_blocks) for n_blocks in (4, 2, 1))
-_product_u8_u4_4, _product_u8_u4_2, _product_u8_u4_1 = (_product_intrinsic(_u4, n_blocks) for n_blocks in (4, 2, 1))
-_product_u8_u8_last, _product_u8_u4_last = _product_intrinsic(_u8_last, 1), _product_intrinsic(_u4_last, 1)
+def _product_intrinsics(bits):
+    """The kernels' products for four blocks of rows, two, one, and the last."""
+    products = products_of(INSTRUCTIONS, bits)
+    last = products_of(INSTRUCTIONS, bits, last=True)
+    return *(_product_intrinsic(products, n_blocks) for n_blocks in (4, 2, 1)), _product_intrinsic(last, 1)
+
+
+_product_u8_u8_4, _product_u8_u8_2, _product_u8_u8_1, _product_u8_u8_last = _product_intrinsics(8)
+_product_u8_u4_4, _product_u8_u4_2, _product_u8_u4_1, _product_u8_u4_last = _product_intrinsics(4)
 
 
 @_compiled()

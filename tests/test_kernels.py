@@ -5,6 +5,7 @@ import pytest
 from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.codegen import get_host_cpu_features
 
 from streamkws import FrontEnd, FrontEndConfig, kernels
 from streamkws.layers import MAX_INPUTS, block_rows, padded
@@ -73,7 +74,7 @@ def test_the_plain_python_of_the_portable_path_gives_the_same(bits):
     x = rng.integers(0, 256, 40).astype(np.uint8)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "import numpy as np, test_kernels as t; from streamkws import FrontEnd, FrontEndConfig, kernels;"
+        "import numpy as np, test_kernels as t; from streamkws import kernels;"
         "assert kernels.INSTRUCTIONS == 'portable';"
         f"rng = np.random.default_rng({bits});"
         f"codes = rng.integers(0, {2**bits}, (5, 40)).astype(np.uint8);"
@@ -84,19 +85,24 @@ def test_the_plain_python_of_the_portable_path_gives_the_same(bits):
     assert result == str((codes.astype(np.int64) @ x.astype(np.int64)).tolist())
 
 
-def test_the_portable_path_compiled_for_a_cpu_without_avx2_gives_the_same(tmp_path):
+@pytest.mark.parametrize(
+    ("instructions", "cpu", "features"), [("portable", "generic", ""), ("avx2", "haswell", "+avx,+avx2,+fma,+sse4.2")]
+)
+def test_the_paths_of_lesser_cpus_give_the_same(instructions, cpu, features, tmp_path):
+    if instructions == "avx2" and "+avx2" not in get_host_cpu_features().split(","):
+        pytest.skip("needs a CPU with AVX2")
     rng = np.random.default_rng(3)
-    codes8 = rng.integers(0, 256, (13, 97)).astype(np.uint8)
+    codes8 = rng.integers(0, 256, (77, 97)).astype(np.uint8)
     x = rng.integers(0, 256, 97).astype(np.uint8)
     np.savez(tmp_path / "codes.npz", codes8=codes8, x=x)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]);"
-        "import numpy as np, test_kernels as t; from streamkws import FrontEnd, FrontEndConfig, kernels;"
-        "assert kernels.INSTRUCTIONS == 'portable';"
+        "import numpy as np, test_kernels as t; from streamkws import kernels;"
+        f"assert kernels.INSTRUCTIONS == {instructions!r};"
         f"a = np.load({str(tmp_path / 'codes.npz')!r});"
         "print([t.product(a['codes8'] & np.uint8(2**b - 1), a['x'], b).tolist() for b in (4, 8)])"
     )
-    result = run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+    result = run_python(script, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features, NUMBA_CACHE_DIR=str(tmp_path))
     wide = x.astype(np.int64)
     assert result == str([((codes8 & np.uint8(2**b - 1)).astype(np.int64) @ wide).tolist() for b in (4, 8)])
 
