@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -85,6 +84,8 @@ class Listener:
     async def __aiter__(self) -> AsyncIterator[Detection]:
         if self._on_detection is not None:
             raise ConfigError("expected async for or on_detection, got both")
+        import asyncio  # takes 15 ms to import
+
         loop = asyncio.get_running_loop()
         hits: asyncio.Queue[Detection | None] = asyncio.Queue()
 
