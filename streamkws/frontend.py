@@ -93,11 +93,11 @@ class FrontEnd:
         self.tables = _tables(config, filters)
         n_half = config.fft_samples // 2
         self.state = kernels.FrontEndState(
-            samples=np.zeros(config.window_samples),
+            samples=kernels.aligned(np.zeros(config.window_samples)),
             previous=np.zeros(1),
             n_samples=np.zeros(1, np.int64),
-            work=np.zeros((4, n_half)),
-            power=np.zeros(n_half + kernels.MEL_BINS),
+            work=kernels.aligned(np.zeros((4, n_half))),
+            power=kernels.aligned(np.zeros(n_half + kernels.MEL_BINS)),
             energies=np.zeros(config.n_mels),
         )
 
@@ -132,10 +132,11 @@ def _tables(config: FrontEndConfig, filters: F32) -> kernels.FrontEndTables:
             limits[f] = bins[0], bins[0] + n_bins
     n = config.window_samples
     window = np.ones(n) if config.window == "rectangular" else 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
+    quarter = np.arange(max(1, n_half // 4)) / n_half
     return kernels.FrontEndTables(
-        window=window,
-        twiddles=_unit_roots(np.arange(n_half) / config.fft_samples),
-        roots=np.concatenate([_unit_roots(power * np.arange(max(1, n_half // 4)) / n_half) for power in (1, 2, 3)]),
+        window=kernels.aligned(window),
+        twiddles=kernels.aligned(_unit_roots(np.arange(n_half) / config.fft_samples)),
+        roots=kernels.aligned(np.concatenate([_unit_roots(power * quarter) for power in (1, 2, 3)])),
         mel_limits=limits,
         mel_weights=np.concatenate([row[a:b] for row, (a, b) in zip(padded, limits, strict=True)]),
         scalars=np.array([config.preemphasis, config.energy_floor, np.log(config.energy_floor)]),

@@ -40,6 +40,7 @@ Records = Any
 
 _log = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @functools.cache
@@ -131,6 +132,19 @@ def _instructions() -> str:
 
 INSTRUCTIONS = _instructions()
 """What the integer products are made of: vnni512, vnni256, avx2 (x86), udot, neon (ARM) or portable. All are exact."""
+
+ALIGNMENT = 64
+"""Bytes of a cache line, and of the widest register."""
+
+
+def aligned(array: npt.NDArray[_Scalar]) -> npt.NDArray[_Scalar]:
+    """A copy of an array that begins at a cache line."""
+    memory = np.zeros(array.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
 
 # ---- codes: integer products ---------------------------------------------------------------------------------------
 

@@ -261,14 +261,14 @@ class ModelState:
         widest = max(int(records.n_inputs.max()), int(records.n_rows.max()))
         n_last = int(records.n_outputs[-1])
         self.state = kernels.NetworkState(
-            codes=np.zeros(int((records.n_slots * records.n_codes)[~is_float].sum()), np.uint8),
-            floats=np.zeros(int((records.n_slots * records.n_inputs)[is_float].sum()), np.float32),
+            codes=kernels.aligned(np.zeros(int((records.n_slots * records.n_codes)[~is_float].sum()), np.uint8)),
+            floats=kernels.aligned(np.zeros(int((records.n_slots * records.n_inputs)[is_float].sum()), np.float32)),
             ranges=np.zeros((slots, 2), np.float32),
             sums=np.zeros(slots, np.int32),
             newest=np.zeros(len(records), np.int64),
             n_frames=np.zeros(1, np.int64),
-            values=np.zeros(widest, np.float32),
-            products=np.zeros(int(records.n_rows.max()), np.int32),
+            values=kernels.aligned(np.zeros(widest, np.float32)),
+            products=kernels.aligned(np.zeros(int(records.n_rows.max()), np.int32)),
             output_codes=np.zeros(n_last, np.uint8),
             output_range=np.zeros((1, 2), np.float32),
             output_sum=np.zeros(1, np.int32),
@@ -341,8 +341,8 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
     empty_bytes, empty_floats = np.zeros(0, np.uint8), np.zeros(0, np.float32)
     network = kernels.Network(
         layers=records,
-        weights=np.concatenate([*weights, empty_bytes]),
-        float_weights=np.concatenate([*float_weights, empty_floats]),
+        weights=kernels.aligned(np.concatenate([*weights, empty_bytes])),
+        float_weights=kernels.aligned(np.concatenate([*float_weights, empty_floats])),
         columns=np.concatenate(columns, axis=1).astype(np.float32),
         weight_sums=np.concatenate([*weight_sums, empty_floats]),
         narrow_sums=np.concatenate([*narrow_sums, np.zeros(0, np.uint16)]),
