@@ -16,7 +16,7 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -722,7 +722,7 @@ def _powers(typingctx, work, n, z, twiddles, power, k):
     return types.void(work, n, z, twiddles, power, k), codegen
 
 
-@_compiled(fastmath={"contract"}, forceinline=True)
+@_compiled(fastmath={"contract"}, inline="always")
 def real_powers(work: F64, n: int, z: int, twiddles: F64, power: F64) -> None:
     """power[k], 0 < k < n, of a real frame from the spectrum of its even samples (real part) and odd ones (imaginary).
 
@@ -742,7 +742,7 @@ def real_powers(work: F64, n: int, z: int, twiddles: F64, power: F64) -> None:
             power[k] = scale * (re * re + im * im)
 
 
-@_compiled(fastmath={"contract"}, forceinline=True)
+@_compiled(fastmath={"contract"}, inline="always")
 def power_spectrum(window: F64, twiddles: F64, roots: F64, samples: F64, work: F64, power: F64) -> None:
     """power[k] = |rfft(samples * window)[k]|^2 / fft_samples by one complex FFT of half the length.
 
@@ -779,7 +779,7 @@ def power_spectrum(window: F64, twiddles: F64, roots: F64, samples: F64, work: F
     power[n] = scale * (z_re[0] - z_im[0]) ** 2
 
 
-@_compiled(fastmath={"contract"}, forceinline=True)
+@_compiled(fastmath={"contract"}, inline="always")
 def log_energies(energies: F64, floor: float, log_floor: float, frame: F32) -> None:
     """frame[f] = log(max(energies[f], floor)), off by at most 1e-9 before it is rounded to float32.
 
@@ -825,7 +825,7 @@ def _filtered(typingctx, power, first, weights, w, n):
     return types.float64(power, first, weights, w, n), codegen
 
 
-@_compiled(fastmath={"contract"}, forceinline=True)
+@_compiled(fastmath={"contract"}, inline="always")
 def filtered(power: F64, first: int, weights: F64, w: int, n: int) -> float:
     """The sum of power from first on times weights from w on, n of each, a multiple of MEL_BINS."""
     if VECTORS:
@@ -839,7 +839,7 @@ def filtered(power: F64, first: int, weights: F64, w: int, n: int) -> float:
     return (e0 + e1) + (e2 + e3)
 
 
-@_compiled(fastmath={"contract"}, forceinline=True)
+@_compiled(fastmath={"contract"}, inline="always")
 def log_mel_frame(tables: FrontEndTables, state: FrontEndState, frame: F32) -> None:
     """The log-mel energies of the window in state.samples. frame: (F,) float32."""
     power = state.power
@@ -865,7 +865,7 @@ def _move_down(typingctx, array, n):
     return types.void(array, n), codegen
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def move_down(array: F64, n: int) -> None:
     """array[i] = array[i + n] for all but the last n."""
     if VECTORS:
@@ -874,7 +874,7 @@ def move_down(array: F64, n: int) -> None:
         array[:-n] = array[n:].copy()
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def next_frame(tables: FrontEndTables, state: FrontEndState, samples: F32, start: int, frame: F32) -> int:
     """Take samples from start on until a frame is complete. Returns the index of the first sample not taken, or -1 when
     the samples ran out before the frame was complete.
@@ -988,7 +988,7 @@ class NetworkState(NamedTuple):
     output_sum: I32
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def push_vector(network: Network, state: NetworkState, index: int) -> None:
     """Quantize state.values into the next slot of layer index's ring (or store it, when the layer is float32)."""
     layer = network.layers[index]
@@ -1008,7 +1008,7 @@ def push_vector(network: Network, state: NetworkState, index: int) -> None:
         quantize_vector(values, network.levels[index], codes, state.ranges, state.sums, layer.slots + slot)
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def run_layer(network: Network, state: NetworkState, index: int) -> None:
     """One output vector of layer index from its ring, into state.values. Equation (4), summed over the taps.
 
@@ -1073,7 +1073,7 @@ def run_layer(network: Network, state: NetworkState, index: int) -> None:
             values[o] = max(values[o], np.float32(0))
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def push_features(network: Network, state: NetworkState, frame: F32) -> None:
     """Normalize a log-mel frame and put it into the first layer's ring. frame: (F,) float32."""
     for f in range(frame.size):
@@ -1081,7 +1081,7 @@ def push_features(network: Network, state: NetworkState, frame: F32) -> None:
     push_vector(network, state, FIRST)
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
     """One network step: every layer's output vector is quantized once and goes into the next layer's ring.
 
@@ -1116,7 +1116,7 @@ def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
         posteriors[k] = values[k]
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def push_frame(network: Network, state: NetworkState, frame_stride: int, frame: F32, posteriors: F32) -> bool:
     """Feed a log-mel frame; every frame_stride-th one runs the network. Returns whether posteriors were written."""
     push_features(network, state, frame)
@@ -1172,7 +1172,7 @@ class SmootherState(NamedTuple):
     n_steps: I64
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def smooth(state: SmootherState, posteriors: F32) -> int:
     """Moving average over the last posteriors, summed oldest first; returns the number of this step.
 
@@ -1191,7 +1191,7 @@ def smooth(state: SmootherState, posteriors: F32) -> int:
     return step
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, event: Records) -> None:
     """Write keyword's peak as a detection and start its refractory period. event: (1,) of EVENT."""
     event[0].keyword = keyword
@@ -1202,7 +1202,7 @@ def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, 
     state.ready_steps[keyword] = state.peak_steps[keyword] + tables.settings[2]
 
 
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def decide(tables: SmootherTables, state: SmootherState, step: int, events: Records) -> int:
     """The decision rule for one step of smoothed posteriors; writes at most K events and returns how many.
 
@@ -1282,78 +1282,49 @@ class Path(NamedTuple):
     n_heard: I64
 
 
-def _without_owner(context, builder, kind, value):
-    """An array, or a tuple of them, that does not know who owns its memory: nothing counts references to it."""
-    if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value)
-        for owner in ("meminfo", "parent"):
-            setattr(array, owner, cgutils.get_null_value(getattr(array, owner).type))
-        return array._getvalue()
-    for index, part in enumerate(kind):
-        held = _without_owner(context, builder, part, builder.extract_value(value, index))
-        value = builder.insert_value(value, held, index)
-    return value
+class Held:
+    """A NamedTuple of arrays, or of such, for kernels that take it as one number: its arrays would cost 20 us a call.
+
+    address: what these kernels take, and a reader turns back. The arrays live as long as this object.
+    """
+
+    kinds: ClassVar[dict[type, Any]] = {}
+    """numba's type of every class of tuples that has been held."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self._parts = parts
+        if config.DISABLE_JIT:
+            self.address: Any = parts
+            return
+        kind = numba.typeof(parts)
+        assert self.kinds.setdefault(type(parts), kind) == kind, "a class has arrays of the same types always"
+        arrays = [array for part in parts for array in (part if isinstance(part, tuple) else (part,))]
+        # as numba lays out an array, with no owner whose references were to be counted
+        words = [[0, 0, a.size, a.itemsize, a.ctypes.data, *a.shape, *a.strides] for a in arrays]
+        self._memory = np.array([word for of_array in words for word in of_array], np.int64)
+        self.address = self._memory.ctypes.data
 
 
-@intrinsic
-def _write_path(typingctx, path, address):
-    """Write where the arrays of a Path lie to an address."""
-
-    def codegen(context, builder, signature, args):
-        place = builder.inttoptr(args[1], args[0].type.as_pointer())
-        builder.store(_without_owner(context, builder, signature.args[0], args[0]), place)
-        return context.get_dummy_value()
-
-    return types.void(path, address), codegen
-
-
-@intrinsic
-def _read_path(typingctx, address):
-    """The Path that _write_path wrote to an address."""
+def reader(cls: type) -> Any:
+    """A function for kernels: the tuple of a class that is Held at an address."""
+    if config.DISABLE_JIT:
+        return lambda address: address
 
     def codegen(context, builder, signature, args):
         kind = context.get_value_type(signature.return_type)
         return builder.load(builder.inttoptr(args[0], kind.as_pointer()))
 
-    return Held.kind(address), codegen
+    @intrinsic
+    def read(typingctx, address):
+        return Held.kinds[cls](address), codegen
+
+    return read
 
 
-@_compiled()
-def _write(path: Path, address: int) -> None:
-    _write_path(path, address)
+_read_path = reader(Path)
 
 
-class Held:
-    """A Path for the kernels that take it as one number, where its arrays would cost 20 us a call.
-
-    address: what these kernels take. The Path lives as long as this object.
-    """
-
-    kind: Any = None
-    """numba's type of a Path, one for all."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if config.DISABLE_JIT:
-            self.address: Any = path
-            return
-        kind = numba.typeof(path)
-        assert Held.kind in (None, kind), "a Path has arrays of the same types always"
-        Held.kind = kind
-        n_words = sum(5 + 2 * array.ndim for part in path for array in (part if isinstance(part, tuple) else (part,)))
-        self._memory = np.zeros(n_words, np.int64)
-        self.address = self._memory.ctypes.data
-        _write(path, self.address)
-
-
-if config.DISABLE_JIT:
-
-    def _read_path(address: Any) -> Path:
-        """A Path, which is its own address where kernels run as plain Python."""
-        return address
-
-
-@_compiled(forceinline=True)
+@_compiled(inline="always")
 def take_samples(path: Path, pcm: npt.NDArray[np.int16], floats: F32) -> int:
     """Put samples as float32 into path.block, and as int16 into the history. Returns how many, or -1 for unusable ones.
 
