@@ -2,6 +2,7 @@
 
     python bench/accuracy.py --corpus DIR            prints the table (DIR as `streamkws evaluate` takes it)
     python bench/accuracy.py --corpus DIR --write    also README.md, models/*.md and bench/accuracy.json
+    python bench/accuracy.py --corpus DIR --plot     also bench/accuracy.svg, the DET curves
 
 Files as stored and weights as held in memory are measured in the same run.
 """
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as ../shared/corpus/dev")
     parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
     parser.add_argument("--write", action="store_true", help="write README.md, model cards and bench/accuracy.json")
+    parser.add_argument("--plot", action="store_true", help="write bench/accuracy.svg (extra: plot)")
     arguments = parser.parse_args()
     names = [f"{arguments.model}.{bits}" for bits in WIDTHS]
     missing = [name for name in names if name not in shipped_models()]
@@ -118,6 +120,10 @@ def main() -> None:
     print(format_table(evaluations))
     print()
     print(sizes_markdown(models))
+    if arguments.plot:
+        from streamkws.evaluation.plots import draw_det, save
+
+        save(draw_det(evaluations), ROOT / "bench" / "accuracy.svg")
     if not arguments.write:
         return
     when = date.today().isoformat()

@@ -147,7 +147,7 @@ class Detector:
 
         source, Raises: as for detect. What the source lost (its dropped, in samples) the detector takes for lost.
         """
-        n_lost = 0
+        n_lost = int(getattr(source, "dropped", 0))  # before this
         with open_source(source) as blocks:
             for block in blocks:
                 n_dropped = int(getattr(source, "dropped", 0))

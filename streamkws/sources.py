@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import logging
 import os
 import queue
 import sys
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, TypeAlias, TypeVar
@@ -20,12 +26,30 @@ from streamkws.errors import AudioError, ConfigError, MissingExtraError
 STALL_S = 5.0
 """Seconds without a sample after which a microphone counts as dead."""
 
+SILENCE_S = 5.0
+"""Seconds of nothing but zeros after which a microphone is reported: even a quiet room makes noise."""
+
+RETRY_S, MAX_RETRY_S = 0.5, 10.0
+"""Seconds before a lost microphone is opened again: at first, and at most; they double from try to try."""
+
+REPORT_S = 10.0
+"""Least seconds between two reports of lost audio."""
+
+ENDING_S = 2.0
+"""Seconds that PortAudio gets to end a stream."""
+
+COMMON_RATES = (16000, 44100, 48000)
+"""Hz; what open_rates tries."""
+
 READ_BYTES = 1 << 16
 """Most that is taken from a pipe at once: what a Linux pipe holds."""
 
 Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Iterable[Samples]"
 """What open_source takes: a path, "-", samples, or an iterable of blocks such as an AudioSource."""
 
+log = logging.getLogger(__name__)
+
+_OPENING = threading.Lock()  # PortAudio is one for the whole process
 _Self = TypeVar("_Self", bound="AudioSource")
 _FILE_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3\x02", b"ID3\x03", b"ID3\x04")
 
@@ -188,6 +212,24 @@ class InputDevice:
     is_default: bool
 
 
+def open_rates(device: InputDevice) -> tuple[int, ...]:
+    """The sample rates among COMMON_RATES and its own that a device can be opened at now; none if it is busy.
+
+    Raises MissingExtraError without sounddevice or PortAudio.
+    """
+    sounddevice = _sounddevice()
+
+    def opens(rate: int, n_channels: int) -> bool:
+        try:
+            sounddevice.check_input_settings(device.index, n_channels, "float32", samplerate=rate)
+        except (sounddevice.PortAudioError, ValueError):
+            return False
+        return True
+
+    rates = sorted({*COMMON_RATES, device.sample_rate})
+    return tuple(rate for rate in rates if any(opens(rate, n) for n in {1, device.n_channels}))
+
+
 def input_devices() -> list[InputDevice]:
     """List the audio inputs.
 
@@ -216,103 +258,308 @@ def input_devices() -> list[InputDevice]:
 class Microphone(AudioSource):
     """An audio input, recorded while it is iterated over.
 
-    It is opened at 16 kHz mono or, where the device refuses that, at its own rate, mixed down and resampled.
+    It is opened at 16 kHz mono or, where the device refuses that, at its own rate, mixed down and resampled. A device
+    that disappears, stops or stalls is opened again, after pauses that grow from RETRY_S to MAX_RETRY_S; the iteration
+    goes on where audio comes again, and the time without any counts as lost, so that times stay in step with the
+    clock on the wall. The outage, its end, a device that delivers only zeros, and audio that was lost because
+    the reader was late are logged, once each or every REPORT_S, as warnings of the logger "streamkws.sources".
 
     device: index, or part of "name, host API" in any case; None is the system's default input.
     block_s: seconds of audio in a block.
     queue_s: seconds of audio that wait for a reader who is late; what comes beyond is dropped.
+    reopen: whether to open a lost device again, under the same name. PortAudio knows only the devices that were there
+        when it started: it is then started anew, unless the process has another sounddevice stream open.
 
-    dropped: samples (at 16 kHz) lost so far. PortAudio does not tell how many an overflow of the device cost; it is
-        counted as one block.
+    dropped: samples (at 16 kHz) lost so far; it grows just before the block that follows the gap is given.
     overflows: times that samples were lost.
     device: the InputDevice. rate, n_channels: what it was opened at.
 
     Raises MissingExtraError without sounddevice or PortAudio, ConfigError for block_s or queue_s that cannot be,
-    AudioError for a device that is unknown, ambiguous, cannot be opened, and while iterating if it stops or stalls.
+    AudioError for a device that is unknown, ambiguous, cannot be opened, and while iterating, unless it may be opened
+    again, if it cannot be started, stops or stalls.
     """
 
-    def __init__(self, device: int | str | None = None, block_s: float = 0.02, queue_s: float = 5.0) -> None:
+    def __init__(
+        self, device: int | str | None = None, block_s: float = 0.02, queue_s: float = 5.0, reopen: bool = True
+    ) -> None:
         if not 0.001 <= block_s <= queue_s <= 600:
             raise ConfigError(f"expected 0.001 <= block_s <= queue_s <= 600, got block_s={block_s}, queue_s={queue_s}")
         self._sounddevice = _sounddevice()
-        self.device = _find_input(device)
-        self.name = self.device.name
+        self._block_s = block_s
+        self._queue_s = queue_s
+        self._reopen = reopen
+        self._closed = threading.Event()
         self.dropped = 0
         self.overflows = 0
-        self._closed = False
-        self._ready: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # lengths of filled slots; None: the end
-        self._n_put = 0  # slots filled so far; only the callback writes it
-        self._n_taken = 0  # slots read so far; only the iteration writes it
-        self._stream = self._open(block_s)
-        self._ring = np.empty((round(queue_s / block_s), self._block_frames, self.n_channels), np.float32)
+        self._is_lost = False  # and not yet back
+        self._came_s = 0.0  # when the last block came; 0: none has
+        self._back_s = 0.0  # when the first did, or the first after an outage
+        self._n_zeros = 0  # frames since the last that was not zero
+        self._reported_s, self._n_reported = float("-inf"), 0  # when lost samples were last reported, and how many
+        self._pause_s = RETRY_S
+        with _OPENING:
+            self._open(_find_input(device))
 
-    def _open(self, block_s: float) -> Any:
-        own = self.device.sample_rate
+    def _open(self, device: InputDevice) -> None:
+        self._recording = _Recording(self._sounddevice, device, self._block_s, self._queue_s)
+        self.device, self.name = device, device.name
+        self.rate, self.n_channels = self._recording.rate, self._recording.n_channels
+
+    def __iter__(self) -> Iterator[Samples]:
+        if self._closed.is_set():
+            raise AudioError(f"{self.name}: expected an open microphone, got a closed one")
+        self._is_lost = False
+        self._came_s = 0.0
+        self._n_zeros = 0
+        if self._recording.is_ended():
+            with _OPENING:
+                self._open(self.device)
+        try:
+            while not self._closed.is_set():
+                try:
+                    self._recording.start()
+                    yield from self._blocks(self._recording)
+                except AudioError as error:
+                    if self._closed.is_set():
+                        return
+                    if not self._reopen:
+                        self._lose(self._recording.n_lost)
+                        raise
+                    if not self._is_lost:
+                        self._is_lost = True
+                        log.warning("%s; it is opened again as soon as it can be", error)
+                    self._open_again()
+        finally:
+            self._end()
+
+    def _blocks(self, recording: _Recording) -> Iterator[Samples]:
+        """Blocks at 16 kHz until the recording ends, which raises AudioError."""
+        resampler = Resampler(recording.rate, recording.n_channels)
+        is_first = True
+        try:
+            while True:
+                frames, n_lost, came_s = recording.read()
+                if is_first:
+                    n_lost += self._begin(came_s, len(frames) / recording.rate)
+                    is_first = False
+                self._came_s = came_s
+                if n_lost:
+                    rest = resampler.flush()
+                    if len(rest):
+                        yield rest
+                    self._lose(n_lost)
+                self._watch_for_zeros(frames)
+                block = resampler.push(frames)
+                if len(block):
+                    yield block
+        except AudioError:
+            rest = resampler.flush()
+            if len(rest) and not self._closed.is_set():
+                yield rest
+            raise
+
+    def _begin(self, came_s: float, block_s: float) -> int:
+        """Note that audio comes, and return how many samples were lost if there was an outage before."""
+        self._back_s = came_s
+        if not self._is_lost:
+            return 0
+        self._is_lost = False
+        if not self._came_s:  # none has come so far: the stream begins here
+            log.warning("%s: audio comes", self.name)
+            return 0
+        gap_s = max(0.0, came_s - block_s - self._came_s)
+        log.warning("%s: audio comes again, after %.1f s without", self.name, gap_s)
+        n_lost = round(gap_s * SAMPLE_RATE)
+        self._reported_s, self._n_reported = came_s, self.dropped + n_lost
+        return n_lost
+
+    def _lose(self, n_samples: int) -> None:
+        """Count lost samples, and report them unless there was a report just now."""
+        if not n_samples:
+            return
+        self.dropped += n_samples
+        self.overflows += 1
+        if self._came_s >= self._reported_s + REPORT_S:
+            lost_s, whole_s = (self.dropped - self._n_reported) / SAMPLE_RATE, self.dropped / SAMPLE_RATE
+            log.warning("%s: lost %.2f s of audio, %.2f s so far", self.name, lost_s, whole_s)
+            self._reported_s, self._n_reported = self._came_s, self.dropped
+
+    def _watch_for_zeros(self, frames: npt.NDArray[np.float32]) -> None:
+        if frames.any():
+            self._n_zeros = 0
+            return
+        limit = round(SILENCE_S * self.rate)
+        if self._n_zeros < limit <= self._n_zeros + len(frames):
+            log.warning("%s: delivers only silence (zeros for %g s): muted, or no permission?", self.name, SILENCE_S)
+        self._n_zeros += len(frames)
+
+    def _open_again(self) -> None:
+        """Open the device as soon as it can be; give up when the microphone is closed."""
+        if self._came_s - self._back_s > MAX_RETRY_S:  # one that comes and goes finds the pauses as long as they were
+            self._pause_s = RETRY_S
+        self._recording.end()
+        while not self._closed.wait(self._pause_s):
+            self._pause_s = min(2 * self._pause_s, MAX_RETRY_S)
+            if self._recording.is_ended():
+                with suppress(AudioError, self._sounddevice.PortAudioError), _OPENING:
+                    if not _is_in_use(self._sounddevice):
+                        _restart(self._sounddevice)
+                    self._open(_find_again(self.device))
+                    return
+
+    def _end(self) -> None:
+        self._recording.end()
+        if not self._recording.is_ended():  # PortAudio would wait for it when the program ends, too
+            atexit.unregister(self._sounddevice._exit_handler)
+
+    def close(self) -> None:
+        """Close the device; an iteration under way ends."""
+        self._closed.set()
+        self._end()
+
+
+class _Recording:
+    """One opening of a device: PortAudio's callback copies blocks into a ring, from which read takes them.
+
+    device, block_s, queue_s: as for Microphone.
+    Raises AudioError for a device that cannot be opened.
+    """
+
+    def __init__(self, sounddevice: Any, device: InputDevice, block_s: float, queue_s: float) -> None:
+        self._name = device.name
+        self._portaudio_error = sounddevice.PortAudioError
+        self._ready: queue.SimpleQueue[tuple[int, int, float] | None] = queue.SimpleQueue()  # None: the end
+        self._n_put = 0  # slots filled so far; only the callback writes it
+        self._n_taken = 0  # slots read so far; only read writes it
+        self._n_lost_frames = 0  # frames since the last that was put
+        self._called_s = time.monotonic()  # when the callback last was
+        self._recorded_s = float("inf")  # where what it then got ended, by PortAudio's clock
+        self._ends_by_s = 0.0  # until when it is waited for the end; 0: nobody wants it yet
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        own = device.sample_rate
         reason = ""
-        for rate, n_channels in dict.fromkeys([(SAMPLE_RATE, 1), (own, 1), (own, self.device.n_channels)]):
+        for rate, n_channels in dict.fromkeys([(SAMPLE_RATE, 1), (own, 1), (own, device.n_channels)]):
             self.rate, self.n_channels, self._block_frames = rate, n_channels, round(block_s * rate)
+            self._ring = np.empty((round(queue_s / block_s), self._block_frames, n_channels), np.float32)
             try:
-                return self._sounddevice.InputStream(
+                self._stream = sounddevice.InputStream(
                     samplerate=rate,
                     blocksize=self._block_frames,
-                    device=self.device.index,
+                    device=device.index,
                     channels=n_channels,
                     dtype="float32",
                     callback=self._take,
                     finished_callback=self._finish,
                 )
-            except self._sounddevice.PortAudioError as error:
+                return
+            except self._portaudio_error as error:
                 reason = str(error)
         raise AudioError(
-            f"{self.name}: cannot be opened, neither at {SAMPLE_RATE} Hz mono "
-            f"nor at its own {own} Hz with {self.device.n_channels} channels: {reason}"
+            f"{self._name}: cannot be opened, neither at {SAMPLE_RATE} Hz mono "
+            f"nor at its own {own} Hz with {device.n_channels} channels: {reason}"
         )
 
-    def _take(self, audio: npt.NDArray[np.float32], n_frames: int, time: Any, status: Any) -> None:
+    def start(self) -> None:
+        """Begin to record. Raises AudioError if the device does not."""
+        with self._lock:
+            if not self._ends_by_s:
+                try:
+                    self._stream.start()
+                except self._portaudio_error as error:
+                    raise AudioError(f"{self._name}: cannot be started: {error}") from None
+
+    def _take(self, audio: npt.NDArray[np.float32], n_frames: int, times: Any, status: Any) -> None:
         """PortAudio's callback, in its own thread: copy a block into the ring and say so."""
-        lost_frames = self._block_frames if status.input_overflow else 0
+        now_s, began_s = time.monotonic(), times.inputBufferAdcTime
+        if status.input_overflow:
+            # PortAudio does not tell how much it cost: a block, or what its clock says, which may be set meanwhile
+            gap_s = min(began_s - self._recorded_s, now_s - self._called_s)
+            self._n_lost_frames += round(max(self._block_frames, gap_s * self.rate))
+        self._called_s, self._recorded_s = now_s, began_s + n_frames / self.rate
         if self._n_put - self._n_taken < len(self._ring):
             self._ring[self._n_put % len(self._ring), :n_frames] = audio
             self._n_put += 1
-            self._ready.put(n_frames)
+            self._ready.put((n_frames, self._n_lost_frames, now_s))
+            self._n_lost_frames = 0
         else:
-            lost_frames += n_frames
-        if lost_frames:
-            self.overflows += 1
-            self.dropped += round(lost_frames * SAMPLE_RATE / self.rate)
+            self._n_lost_frames += n_frames
 
     def _finish(self) -> None:
         self._ready.put(None)
 
-    def __iter__(self) -> Iterator[Samples]:
-        if self._closed:
-            raise AudioError(f"{self.name}: expected an open microphone, got a closed one")
-        self._ready = queue.SimpleQueue()
-        self._n_put = self._n_taken = 0
-        resampler = Resampler(self.rate, self.n_channels)
-        try:
-            self._stream.start()
-            while (n_frames := self._ready.get(timeout=STALL_S)) is not None:
-                block = resampler.push(self._ring[self._n_taken % len(self._ring), :n_frames]).copy()
-                self._n_taken += 1
-                if len(block):
-                    yield block
-            if not self._closed:
-                raise AudioError(f"{self.name}: expected audio, but the device stopped")
-        except queue.Empty:
-            raise AudioError(f"{self.name}: expected audio, got none for {STALL_S:g} s") from None
-        except self._sounddevice.PortAudioError as error:
-            raise AudioError(f"{self.name}: cannot be started: {error}") from None
-        finally:
-            if not self._closed:
-                self._stream.abort()
+    def read(self) -> tuple[npt.NDArray[np.float32], int, float]:
+        """Wait for a block, (n, n_channels), and return it, the samples (at 16 kHz) lost before it, and when it came.
 
-    def close(self) -> None:
-        """Close the device; an iteration under way ends."""
-        if not self._closed:
-            self._closed = True
-            self._ready.put(None)
-            self._stream.close()
+        Raises AudioError if the device stopped or stalls.
+        """
+        try:
+            slot = self._ready.get(timeout=STALL_S)
+        except queue.Empty:
+            try:
+                slot = self._ready.get(timeout=STALL_S / 10)  # it may be this process that was stopped
+            except queue.Empty:
+                raise AudioError(f"{self._name}: expected audio, got none for {STALL_S:g} s") from None
+        if slot is None:
+            raise AudioError(f"{self._name}: expected audio, but the device stopped")
+        n_frames, n_lost, came_s = slot
+        frames = self._ring[self._n_taken % len(self._ring), :n_frames].copy()
+        self._n_taken += 1
+        return frames, self._samples(n_lost), came_s
+
+    @property
+    def n_lost(self) -> int:
+        """Samples at 16 kHz that were lost after the last block."""
+        return self._samples(self._n_lost_frames)
+
+    def _samples(self, n_frames: int) -> int:
+        return round(n_frames * SAMPLE_RATE / self.rate)
+
+    def end(self) -> None:
+        """End the recording and whoever waits in read, within ENDING_S.
+
+        While a sound server hangs, so do PortAudio's calls: a thread waits for them then, and is left to do so.
+        """
+        if sys.is_finalizing():
+            return  # no thread starts any more, and PortAudio has ended its streams
+        with self._lock:
+            if not self._ends_by_s:
+                self._ends_by_s = time.monotonic() + ENDING_S
+                self._ready.put(None)
+                threading.Thread(target=self._end, daemon=True).start()
+        self._ended.wait(max(0.0, self._ends_by_s - time.monotonic()))
+
+    def _end(self) -> None:
+        self._stream.abort()
+        self._stream.close()
+        self._ended.set()
+
+    def is_ended(self) -> bool:
+        """Whether PortAudio has let go of the stream."""
+        return self._ended.is_set()
+
+
+def _is_in_use(sounddevice: Any) -> bool:
+    """Whether this process has a sounddevice stream, anybody's; starting PortAudio anew would pull it away."""
+    gc.collect()  # a stream that could not be opened refers to itself, and looks open
+    streams = (thing for thing in gc.get_objects() if issubclass(type(thing), sounddevice._StreamBase))
+    return any(not getattr(stream, "closed", True) for stream in streams)
+
+
+def _restart(sounddevice: Any) -> None:
+    """Start PortAudio anew, so that it sees the devices there are now. Raises PortAudioError if it does not start."""
+    with suppress(sounddevice.PortAudioError):  # as if it did not start the last time
+        sounddevice._terminate()
+    sounddevice._initialize()
+
+
+def _find_again(device: InputDevice) -> InputDevice:
+    """The input that has the name of one that was lost."""
+    names = (device.name, device.host_api)
+    same = [other for other in input_devices() if (other.name, other.host_api) == names]
+    if not same:
+        raise AudioError(f"{device.name}: expected an audio input of this name, found none")
+    return next((other for other in same if other.index == device.index), same[0])
 
 
 def _find_input(wanted: int | str | None) -> InputDevice:

@@ -222,11 +222,11 @@ def test_after_a_loss_the_clock_goes_on_and_nothing_half_heard_is_left(model, sa
 
 def test_what_a_source_dropped_is_lost_to_the_detector(model, samples):
     class Chopped:
-        dropped = 0
+        dropped = 300  # when it was listened to before
 
         def __iter__(self):
             yield samples[:20000]
-            self.dropped = 5000
+            self.dropped += 5000
             yield samples[25000:]
 
     direct = Detector(model)

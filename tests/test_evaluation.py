@@ -174,6 +174,27 @@ def test_a_detection_may_peak_until_half_a_second_after_the_recording(tmp_path, 
     assert evaluation.shipped["go"].figures["clean"].misses == misses
 
 
+def test_scores_are_the_highest_posteriors(corpus):
+    evaluation = evaluate(ToyModel(), corpus, snrs_db=(None,))
+    go, stop = (evaluation.scores["clean"][keyword] for keyword in ("go", "stop now"))
+    assert go.recordings == pytest.approx((0.9, 0.6, 0.3, 0.95))
+    assert stop.recordings == pytest.approx((0.8, 0.4))
+    assert len(go.negatives) == len(stop.negatives) == 36  # seconds
+    assert sorted(score for score in go.negatives if score) == pytest.approx([0.55, 0.7, 0.8])
+    assert sorted(score for score in stop.negatives if score) == pytest.approx([0.2])
+    curve = evaluation.curves["clean"]["go"]
+    for threshold, misses in zip(curve.thresholds, curve.misses, strict=True):
+        assert misses == sum(score < np.float32(threshold) for score in go.recordings)
+
+
+def test_a_score_counts_only_where_a_detection_would(tmp_path):
+    write(tmp_path / "wakewords" / "go" / "a_0.wav", (0, 49), (0.9, 1))
+    write(tmp_path / "talk" / "0.wav", (0, 50))
+    for delay_steps, score in ((24, 0.9), (25, 0.0)):
+        evaluation = evaluate(ToyModel(delay_steps=delay_steps), tmp_path, snrs_db=(None,))
+        assert evaluation.scores["clean"]["go"].recordings == pytest.approx((score,), abs=1e-3)
+
+
 def test_det_area_of_a_known_curve():
     curve = DetCurve("go", "clean", 4, 1.0, (0.2, 0.4, 0.6), misses=(0, 1, 2), false_accepts=(5, 1, 0))
     expected = (0.5 * math.log(10) + 0.25 * math.log(5)) / math.log(100)
@@ -222,6 +243,9 @@ def test_calibrate_takes_the_operating_point_and_a_margin(corpus):
         calibrate(evaluation, -1)
     with pytest.raises(ConfigError, match=r"expected a margin of 0 or more, got nan"):
         calibrate(evaluation, 1, margin=math.nan)
+    with pytest.raises(ConfigError, match=r"expected a lowest threshold of 0 to 1, got -0.1"):
+        calibrate(evaluation, 1, lowest=-0.1)
+    assert calibrate(evaluation, 0.5, lowest=0.5) == {"go": plain["go"], "stop now": 0.5}
 
 
 def naive_max_frame_energy(samples):

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -26,7 +26,16 @@ from hypothesis import strategies as st
 from streamkws import sources
 from streamkws.audio import Resampler, as_float
 from streamkws.errors import AudioError, ConfigError, MissingExtraError
-from streamkws.sources import Blocks, FileSource, InputDevice, Microphone, RawSource, input_devices, open_source
+from streamkws.sources import (
+    Blocks,
+    FileSource,
+    InputDevice,
+    Microphone,
+    RawSource,
+    input_devices,
+    open_rates,
+    open_source,
+)
 
 NOISE = (np.random.default_rng(0).normal(size=40000) * 3000).astype(np.int16)
 
@@ -212,7 +221,7 @@ class FakePortAudioError(Exception):
     pass
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeStream:
     """A stream that records a ramp in a thread, as fast as it can, and then does what the script says."""
 
@@ -225,6 +234,7 @@ class FakeStream:
     callback: Callable[..., None]
     finished_callback: Callable[[], None]
     calls: list[str] = field(default_factory=list)
+    closed: bool = False
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -232,43 +242,57 @@ class FakeStream:
         if self.audio.start_error:
             raise FakePortAudioError(self.audio.start_error)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._record)
+        self._thread = threading.Thread(target=self._record, args=(self.audio.streams.index(self),))
         self._thread.start()
 
-    def _record(self) -> None:
+    def _record(self, number_of_stream: int) -> None:
         buffer = np.empty((self.blocksize, self.channels), np.float32)  # one buffer, as PortAudio has
-        for number in range(self.audio.n_blocks):
+        n_blocks, then = self.audio.n_blocks, self.audio.then
+        if number_of_stream < len(self.audio.script):
+            n_blocks, then = self.audio.script[number_of_stream]
+        clock_s = 1e9
+        for number in range(n_blocks):
             if self._stop.is_set():
                 break
             ramp = np.arange(number * self.blocksize, (number + 1) * self.blocksize) % 30000 / 32768
-            buffer[:] = ramp[:, None] * (1 + np.arange(self.channels))
+            buffer[:] = ramp[:, None] * (1 + np.arange(self.channels)) * (not self.audio.is_muted)
             flags = SimpleNamespace(input_overflow=number in self.audio.overflows)
-            self.callback(buffer, self.blocksize, None, flags)
+            if flags.input_overflow:
+                time.sleep(self.audio.overflow_s)
+                clock_s += self.audio.clock_gap_s
+            self.callback(buffer, self.blocksize, SimpleNamespace(inputBufferAdcTime=clock_s), flags)
+            clock_s += self.blocksize / self.samplerate
             buffer[:] = np.nan
             time.sleep(self.audio.pause_s)
-        if self.audio.then == "stall":
+        if then == "stall":
             self._stop.wait(20)
         self.finished_callback()
 
     def abort(self) -> None:
         self.calls.append("abort")
+        self.audio.hangs.wait(20)
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
             self._thread = None
 
     def close(self) -> None:
-        self.abort()
         self.calls.append("close")
+        self.closed = True
 
 
 class FakePortAudio(ModuleType):
     """The parts of sounddevice that Microphone uses, with devices and a script of its own.
 
     accepts: (device, rate, channels) that can be opened; None is all.
+    n_blocks, then: what a stream records, and whether it then stops or stalls; script: the same for the first streams.
+    overflow_s, clock_gap_s: how long an overflow takes, and by how much PortAudio's clock goes on at one.
+    hangs: cleared, ending a stream hangs.
+    found: the devices that starting PortAudio anew finds, time after time; at the end those that were there.
     """
 
     PortAudioError = FakePortAudioError
+    _StreamBase = FakeStream
 
     def __init__(self) -> None:
         super().__init__("sounddevice")
@@ -279,47 +303,73 @@ class FakePortAudio(ModuleType):
             self.device("USB Microphone", 1, 1, 44100.0),
             self.device("USB Microphone Array", 1, 6, 16000.0),
         ]
-        for index, device in enumerate(self.devices):
-            device["index"] = index
         self.default = 0
         self.accepts: set[tuple[int, int, int]] | None = None
         self.n_blocks = 10
+        self.then = "stop"
+        self.script: list[tuple[int, str]] = []
         self.pause_s = 0.0
         self.overflows: set[int] = set()
-        self.then = "stop"
+        self.overflow_s = self.clock_gap_s = 0.0
+        self.is_muted = False
+        self.hangs = threading.Event()
+        self.hangs.set()
         self.start_error = ""
         self.streams: list[FakeStream] = []
+        self.n_restarts = 0
+        self.found: list[list[dict[str, Any]]] = []
+        self.is_running = True
 
     @staticmethod
     def device(name: str, host_api: int, n_channels: int, rate: float) -> dict[str, Any]:
         return {"name": name, "hostapi": host_api, "max_input_channels": n_channels, "default_samplerate": rate}
 
     def query_devices(self, device: Any = None, kind: str | None = None) -> Any:
+        devices = [{**device, "index": index} for index, device in enumerate(self.devices)]
         if kind is None:
-            return self.devices
-        if self.default < 0:
+            return devices
+        if not 0 <= self.default < len(devices):
             raise FakePortAudioError("Error querying device -1")
-        return self.devices[self.default]
+        return devices[self.default]
 
     def query_hostapis(self) -> Any:
         return ({"name": "ALSA"}, {"name": "JACK"})
 
-    def InputStream(self, **settings: Any) -> FakeStream:
-        if self.accepts is not None and not (
-            self.accepts & {(settings["device"], settings["samplerate"], settings["channels"])}
-        ):
+    def check_input_settings(self, device: int, channels: int, dtype: str, samplerate: int) -> None:
+        if self.accepts is not None and (device, samplerate, channels) not in self.accepts:
             raise FakePortAudioError("Invalid sample rate [PaErrorCode -9997]")
+
+    def InputStream(self, **settings: Any) -> FakeStream:
+        self.check_input_settings(settings["device"], settings["channels"], "", settings["samplerate"])
         self.streams.append(FakeStream(self, **settings))
         return self.streams[-1]
+
+    def _terminate(self) -> None:
+        assert all(stream.closed for stream in self.streams), "PortAudio would pull them away"
+        if not self.is_running:
+            raise FakePortAudioError("PortAudio not initialized")
+        self.is_running = False
+
+    def _initialize(self) -> None:
+        self.n_restarts += 1
+        self.is_running = True
+        if self.found:
+            self.devices = self.found.pop(0)
+
+    def _exit_handler(self) -> None:
+        pass
 
 
 @pytest.fixture
 def portaudio(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePortAudio]:
     fake = FakePortAudio()
     monkeypatch.setitem(sys.modules, "sounddevice", fake)
+    monkeypatch.setattr(sources, "RETRY_S", 0.02)
     yield fake
+    fake.hangs.set()
     for stream in fake.streams:
         stream.abort()
+        stream.close()
 
 
 def ramp(n: int, n_channels: int = 1) -> npt.NDArray[np.float32]:
@@ -329,7 +379,17 @@ def ramp(n: int, n_channels: int = 1) -> npt.NDArray[np.float32]:
 
 
 def record(microphone: Microphone, n_blocks: int) -> npt.NDArray[np.float32]:
-    return np.concatenate([as_float(block) for block in islice(microphone, n_blocks)])
+    blocks = iter(microphone)
+    audio = np.concatenate([as_float(block) for block in islice(blocks, n_blocks)])
+    blocks.close()  # type: ignore[attr-defined]
+    return audio
+
+
+def close_soon(microphone: Microphone, after_s: float) -> threading.Timer:
+    """Close it from another thread."""
+    timer = threading.Timer(after_s, microphone.close)
+    timer.start()
+    return timer
 
 
 def test_input_devices(portaudio: FakePortAudio) -> None:
@@ -343,6 +403,14 @@ def test_input_devices(portaudio: FakePortAudio) -> None:
     assert not any(device.is_default for device in input_devices())
     portaudio.devices = []
     assert input_devices() == []
+
+
+def test_open_rates(portaudio: FakePortAudio) -> None:
+    inputs = input_devices()
+    assert open_rates(inputs[0]) == (16000, 44100, 48000)
+    portaudio.accepts = {(0, 48000, 2), (2, 44100, 1), (4, 96000, 6)}
+    assert [open_rates(device) for device in inputs] == [(48000,), (44100,), (), ()]
+    assert open_rates(replace(inputs[3], sample_rate=96000)) == (96000,)
 
 
 def test_microphone_at_16_khz(portaudio: FakePortAudio) -> None:
@@ -360,14 +428,15 @@ def test_microphone_at_16_khz(portaudio: FakePortAudio) -> None:
 def test_microphone_that_refuses_16_khz_mono(portaudio: FakePortAudio, device: int, rate: int, n_channels: int) -> None:
     portaudio.accepts = {(device, rate, n_channels)}
     portaudio.n_blocks = 50
-    with Microphone(device) as microphone:
+    with Microphone(device, reopen=False) as microphone:
         assert (microphone.rate, microphone.n_channels) == (rate, n_channels)
         blocks = []
         with pytest.raises(AudioError, match="the device stopped"):
             for block in microphone:
                 blocks.append(block)
-    resampled = Resampler(rate, n_channels).push(ramp(50 * rate // 50, n_channels))
-    assert len(resampled) > 14000
+    resampler = Resampler(rate, n_channels)
+    resampled = np.concatenate([resampler.push(ramp(50 * rate // 50, n_channels)), resampler.flush()])
+    assert len(resampled) == 16000
     assert np.array_equal(np.concatenate(blocks), resampled)
     assert microphone.sample_rate == 16000
 
@@ -377,25 +446,71 @@ def test_microphone_records_only_while_it_is_iterated(portaudio: FakePortAudio) 
     microphone = Microphone()
     assert portaudio.streams[0].calls == []
     assert np.array_equal(record(microphone, 3), ramp(960)[:, 0])
-    assert portaudio.streams[0].calls == ["start", "abort"]
+    assert portaudio.streams[0].calls == ["start", "abort", "close"]
     assert np.array_equal(record(microphone, 3), ramp(960)[:, 0]), "old audio must not come again"
     microphone.close()
     microphone.close()
-    assert portaudio.streams[0].calls == ["start", "abort", "start", "abort", "abort", "close"]
+    assert [stream.calls for stream in portaudio.streams] == [["start", "abort", "close"]] * 2
     assert refused(lambda: next(iter(microphone))) == ("Built-in Audio: expected an open microphone, got a closed one")
 
 
-def test_audio_lost_by_the_device_is_counted(portaudio: FakePortAudio) -> None:
+def test_audio_lost_by_the_device_is_counted(portaudio: FakePortAudio, caplog: pytest.LogCaptureFixture) -> None:
     portaudio.accepts = {(2, 44100, 1)}
     portaudio.overflows = {3, 7}
-    with Microphone("USB Microphone, ALSA") as microphone:
+    with Microphone("USB Microphone, ALSA", reopen=False) as microphone:
         assert refused(lambda: list(microphone)) == "USB Microphone: expected audio, but the device stopped"
         assert (microphone.dropped, microphone.overflows) == (2 * 320, 2)
+    assert caplog.messages == ["USB Microphone: lost 0.02 s of audio, 0.02 s so far"], (
+        "the next line only after a while"
+    )
+
+
+def test_overflow_costs_what_the_clock_says(portaudio: FakePortAudio) -> None:
+    portaudio.overflows = {4}
+    portaudio.overflow_s, portaudio.clock_gap_s = 0.15, 0.1
+    with Microphone(reopen=False) as microphone:
+        with pytest.raises(AudioError):
+            list(microphone)
+        assert microphone.dropped == 1600
+
+
+def test_overflow_while_the_clock_is_set(portaudio: FakePortAudio) -> None:
+    portaudio.overflows = {4}
+    portaudio.clock_gap_s = 3600
+    with Microphone(reopen=False) as microphone:
+        with pytest.raises(AudioError):
+            list(microphone)
+        assert 320 <= microphone.dropped < 32000
+
+
+def test_a_gap_is_counted_just_before_what_follows_it(portaudio: FakePortAudio) -> None:
+    portaudio.overflows = {3}
+    portaudio.then = "stall"
+    with Microphone() as microphone:
+        assert [microphone.dropped for _ in islice(microphone, 6)] == [0, 0, 0, 320, 320, 320]
+        time.sleep(0.05)
+
+
+def test_nothing_is_resampled_across_a_gap(portaudio: FakePortAudio) -> None:
+    portaudio.accepts = {(2, 44100, 1)}
+    portaudio.overflows = {6}
+    portaudio.then = "stall"
+    before: list[Any] = []
+    after: list[Any] = []
+    with Microphone("USB Microphone, ALSA") as microphone:
+        close_soon(microphone, 0.5)
+        for block in microphone:
+            (after if microphone.dropped else before).append(block)
+    resampler = Resampler(44100)
+    whole = ramp(10 * 882)[:, 0]
+    expected = np.concatenate([resampler.push(whole[: 6 * 882]), resampler.flush()])
+    assert np.array_equal(np.concatenate(before), expected)
+    assert np.array_equal(np.concatenate(after), resampler.push(whole[6 * 882 :]))
 
 
 def test_audio_that_waits_too_long_is_dropped_and_counted(portaudio: FakePortAudio) -> None:
     portaudio.n_blocks = 40
-    with Microphone(block_s=0.02, queue_s=0.2) as microphone:
+    with Microphone(block_s=0.02, queue_s=0.2, reopen=False) as microphone:
         blocks = iter(microphone)
         first = next(blocks)
         deadline = time.monotonic() + 10
@@ -406,13 +521,13 @@ def test_audio_that_waits_too_long_is_dropped_and_counted(portaudio: FakePortAud
             for block in blocks:
                 rest.append(block)
         kept = np.concatenate([first, *rest])
-        assert microphone.overflows >= 29
-        assert microphone.dropped == microphone.overflows * 320 == 40 * 320 - len(kept)
+        assert microphone.overflows == 1
+        assert 29 * 320 <= microphone.dropped == 40 * 320 - len(kept)
         assert np.array_equal(kept[: 9 * 320], ramp(9 * 320)[:, 0])
 
 
 def test_microphone_that_stops(portaudio: FakePortAudio) -> None:
-    with Microphone() as microphone:
+    with Microphone(reopen=False) as microphone:
         blocks = iter(microphone)
         assert len([next(blocks) for _ in range(10)]) == 10
         assert refused(lambda: next(blocks)) == "Built-in Audio: expected audio, but the device stopped"
@@ -421,14 +536,14 @@ def test_microphone_that_stops(portaudio: FakePortAudio) -> None:
 def test_microphone_that_stalls(portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "STALL_S", 0.1)
     portaudio.then = "stall"
-    with Microphone() as microphone:
+    with Microphone(reopen=False) as microphone:
         assert refused(lambda: list(microphone)) == "Built-in Audio: expected audio, got none for 0.1 s"
-    assert portaudio.streams[0].calls == ["start", "abort", "abort", "close"]
+    assert portaudio.streams[0].calls == ["start", "abort", "close"]
 
 
 def test_microphone_that_cannot_start(portaudio: FakePortAudio) -> None:
     portaudio.start_error = "Device unavailable [PaErrorCode -9985]"
-    with Microphone() as microphone:
+    with Microphone(reopen=False) as microphone:
         assert refused(lambda: next(iter(microphone))) == (
             "Built-in Audio: cannot be started: Device unavailable [PaErrorCode -9985]"
         )
@@ -440,6 +555,154 @@ def test_microphone_that_cannot_be_opened(portaudio: FakePortAudio) -> None:
         "Built-in Audio: cannot be opened, neither at 16000 Hz mono nor at its own 48000 Hz with 2 channels: "
         "Invalid sample rate [PaErrorCode -9997]"
     )
+
+
+@pytest.mark.parametrize("then", ["stop", "stall"])
+def test_lost_microphone_is_opened_again(
+    portaudio: FakePortAudio, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(sources, "STALL_S", 0.1)
+    portaudio.script = [(10, then)]
+    portaudio.n_blocks = 1000
+    portaudio.pause_s = 0.001
+    start_s = time.monotonic()
+    with Microphone() as microphone:
+        heard = list(islice(((block, microphone.dropped) for block in microphone), 20))
+        elapsed = (time.monotonic() - start_s) * 16000
+    assert np.array_equal(np.concatenate([block for block, _ in heard[:10]]), ramp(3200)[:, 0])
+    assert np.array_equal(np.concatenate([block for block, _ in heard[10:]]), ramp(3200)[:, 0])
+    assert {n_lost for _, n_lost in heard[:10]} == {0}
+    (n_lost,) = {n_lost for _, n_lost in heard[10:]}
+    pause = (0.02 + (0.1 if then == "stall" else 0)) * 16000
+    assert pause - 320 <= n_lost <= elapsed
+    assert (microphone.dropped, microphone.overflows) == (n_lost, 1)
+    assert portaudio.streams[0].closed and portaudio.n_restarts == 1
+    why = "but the device stopped" if then == "stop" else "got none for 0.1 s"
+    went, back = caplog.messages
+    assert went == f"Built-in Audio: expected audio, {why}; it is opened again as soon as it can be"
+    assert back == f"Built-in Audio: audio comes again, after {n_lost / 16000:.1f} s without"
+
+
+def test_lost_microphone_is_awaited_with_growing_pauses(
+    portaudio: FakePortAudio, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_RETRY_S", 0.08)
+    devices = portaudio.devices
+    moved = [devices[1], devices[4], devices[2], devices[3], devices[0]]  # it is back under another number
+    portaudio.found = [[], devices[1:4], devices[1:4], devices[1:4], moved]
+    waits: list[float] = []
+    with Microphone("array") as microphone:
+        wait = microphone._closed.wait
+        monkeypatch.setattr(microphone._closed, "wait", lambda pause_s: waits.append(pause_s) or wait(pause_s))
+        assert len(list(islice(microphone, 15))) == 15
+        assert (microphone.device.index, microphone.name) == (1, "USB Microphone Array")
+    assert waits == [0.02, 0.04, 0.08, 0.08, 0.08]
+    assert [stream.device for stream in portaudio.streams] == [4, 1]
+    assert len(caplog.messages) == 2
+
+
+def test_a_device_that_comes_and_goes_is_tried_less_and_less(
+    portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portaudio.n_blocks = 2
+    waits: list[float] = []
+    with Microphone() as microphone:
+        wait = microphone._closed.wait
+        monkeypatch.setattr(microphone._closed, "wait", lambda pause_s: waits.append(pause_s) or wait(pause_s))
+        list(islice(microphone, 8))
+    assert waits == [0.02, 0.04, 0.08]
+
+
+def test_microphone_that_cannot_start_yet(portaudio: FakePortAudio, caplog: pytest.LogCaptureFixture) -> None:
+    portaudio.start_error = "Device unavailable [PaErrorCode -9985]"
+    with Microphone() as microphone:
+        threading.Timer(0.1, lambda: setattr(portaudio, "start_error", "")).start()
+        assert len(list(islice(microphone, 3))) == 3
+        assert (microphone.dropped, microphone.overflows) == (0, 0), "the stream begins with the first block"
+    assert caplog.messages == [
+        "Built-in Audio: cannot be started: Device unavailable [PaErrorCode -9985]; "
+        "it is opened again as soon as it can be",
+        "Built-in Audio: audio comes",
+    ]
+
+
+def test_portaudio_is_not_pulled_away_from_others(portaudio: FakePortAudio) -> None:
+    other = Microphone(2)
+    with Microphone() as microphone:
+        assert len(list(islice(microphone, 15))) == 15
+        assert portaudio.n_restarts == 0
+        other.close()
+        assert len(list(islice(microphone, 15))) == 15
+        assert portaudio.n_restarts == 1
+
+
+def test_portaudio_that_does_not_start_at_once(portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    initialize = portaudio._initialize
+
+    def fail() -> None:
+        monkeypatch.setattr(portaudio, "_initialize", initialize)
+        raise FakePortAudioError("Error initializing PortAudio")
+
+    monkeypatch.setattr(portaudio, "_initialize", fail)
+    with Microphone() as microphone:
+        assert len(list(islice(microphone, 15))) == 15
+    assert portaudio.n_restarts == 1
+
+
+def test_close_ends_the_waiting_for_a_lost_device(portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "RETRY_S", 60)
+    microphone = Microphone()
+    start_s = time.monotonic()
+    timer = close_soon(microphone, 0.1)
+    assert len(list(microphone)) == 10
+    timer.join()
+    assert time.monotonic() - start_s < 5
+
+
+def test_stream_that_does_not_end(portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "STALL_S", 0.1)
+    monkeypatch.setattr(sources, "ENDING_S", 0.05)
+    unregistered: list[Any] = []
+    monkeypatch.setattr("atexit.unregister", unregistered.append)
+    portaudio.then = "stall"
+    portaudio.hangs.clear()
+    with Microphone() as microphone:
+        timer = close_soon(microphone, 0.5)
+        assert len(list(microphone)) == 10
+        timer.join()
+    assert len(portaudio.streams) == 1, "one that hangs is not opened a second time"
+    assert portaudio.n_restarts == 0
+    assert unregistered[0] == portaudio._exit_handler
+
+
+def test_program_that_ends_without_closing(portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    portaudio.then = "stall"
+    microphone = Microphone()
+    blocks = iter(microphone)
+    next(blocks)
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    blocks.close()  # type: ignore[attr-defined]
+    assert portaudio.streams[0].calls == ["start"], "no thread could be started to end it"
+
+
+def test_silence_is_reported_once(
+    portaudio: FakePortAudio, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SILENCE_S", 0.1)
+    message = "Built-in Audio: delivers only silence (zeros for 0.1 s): muted, or no permission?"
+    portaudio.n_blocks = 1_000_000
+    portaudio.pause_s = 0.001
+    portaudio.is_muted = True
+    reports = []
+    with Microphone(queue_s=0.02) as microphone:
+        for number, _ in enumerate(microphone):
+            reports.append(caplog.messages.count(message))
+            portaudio.is_muted = not 50 <= number < 60
+            if number == 120:
+                break
+    assert reports[3:6] == [0, 1, 1]
+    assert reports[50] == 1
+    assert reports[-1] == 2
 
 
 def test_close_ends_the_iteration_of_another_thread(portaudio: FakePortAudio) -> None:
@@ -464,7 +727,7 @@ def test_ctrl_c_stops_the_recording(portaudio: FakePortAudio) -> None:
         for number, _ in enumerate(microphone):
             if number == 5:
                 raise KeyboardInterrupt
-    assert portaudio.streams[0].calls[-1] == "close"
+    assert portaudio.streams[0].calls == ["start", "abort", "close"]
     assert portaudio.streams[0]._thread is None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamkws.cli.output import patience
@@ -74,6 +76,24 @@ def _threshold(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"expected a number or KEYWORD=NUMBER, got {text!r}") from None
 
 
+def out(added: Parser, default: str) -> None:
+    """Add the options of a command that writes a model."""
+    added.add_argument("--out", metavar="FILE", help=f"instead of {default} in the current folder")
+    added.add_argument("--force", action="store_true", help="replace a file that exists")
+
+
+def new_model_path(arguments: argparse.Namespace, name: str) -> Path:
+    """The model file to write: --out, or one that is named for the model, in the current folder."""
+    from streamkws.model_file import SUFFIX
+
+    path = Path(arguments.out or re.sub(r"[^\w.+ -]", "_", name) + SUFFIX)  # a model's name is free text
+    if path.is_dir():
+        raise ConfigError(f"{path}: expected a file to write, got a folder")
+    if path.exists() and not arguments.force:
+        raise ConfigError(f"{path}: exists already; --force replaces it")
+    return path
+
+
 def load_model(name: str) -> Model:
     """Load a shipped model or a file; a name that is neither is wrong usage."""
     import streamkws
@@ -92,7 +112,12 @@ def new_detector(arguments: argparse.Namespace) -> Detector:
         import streamkws
 
         model = load_model(arguments.model)
-        thresholds: dict[str, float] = {}
-        for keyword, value in sorted(arguments.threshold, key=lambda item: bool(item[0])):  # those for all come first
-            thresholds.update({keyword: value} if keyword else dict.fromkeys(model.keywords, value))
-        return streamkws.Detector(model, thresholds=thresholds or None, keywords=arguments.keyword)
+        return streamkws.Detector(model, thresholds(arguments, model), arguments.keyword)
+
+
+def thresholds(arguments: argparse.Namespace, model: Model) -> dict[str, float] | None:
+    """What --threshold sets for a model's keywords; None for nothing."""
+    given: dict[str, float] = {}
+    for keyword, value in sorted(arguments.threshold, key=lambda item: bool(item[0])):  # those for all come first
+        given.update({keyword: value} if keyword else dict.fromkeys(model.keywords, value))
+    return given or None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, json_lines, load_model
+from streamkws.cli.arguments import Commands, json_lines, load_model, new_model_path, out
 from streamkws.cli.output import complain, table
 from streamkws.errors import ConfigError
 
@@ -45,8 +43,7 @@ def add_to(commands: Commands) -> None:
             metavar="BITS",
             help=f"bits of {what}, 2 to 8, or 32 for float32: for all layers, or one for each with commas between",
         )
-    quantize.add_argument("--out", metavar="FILE", help="instead of <name>.<widths>.safetensors in the current folder")
-    quantize.add_argument("--force", action="store_true", help="replace a file that exists")
+    out(quantize, "<name>.<widths>.safetensors")
     quantize.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -152,7 +149,7 @@ def _layer_facts(model: Model) -> list[dict[str, object]]:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
-    from streamkws.model_file import SUFFIX, model_path, save_model
+    from streamkws.model_file import model_path, save_model
 
     full = load_model(arguments.model)
     if not full.config.is_float:
@@ -162,11 +159,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     model = full.quantize(arguments.weights, arguments.activations)
     if model.config.is_float:
         raise ConfigError("expected at least one layer of 2 to 8 bits, got 32 for all")
-    path = Path(arguments.out or re.sub(r"[^\w.+ -]", "_", model.name) + SUFFIX)  # a model's name is free text
-    if path.is_dir():
-        raise ConfigError(f"{path}: expected a file to write, got a folder")
-    if path.exists() and not arguments.force:
-        raise ConfigError(f"{path}: exists already; --force replaces it")
+    path = new_model_path(arguments, model.name)
     n_full_bytes = model_path(arguments.model).stat().st_size
     n_bytes = save_model(model, path).stat().st_size
     if model.thresholds:

@@ -29,6 +29,7 @@ def add_to(commands: Commands) -> None:
         "count misses and false accepts of models on a corpus",
         "streamkws evaluate wakewords corpus/dev",
         "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --snr 10 --json figures.json",
+        "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --plot det.svg",
     )
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or files")
     evaluate.add_argument(
@@ -39,6 +40,9 @@ def add_to(commands: Commands) -> None:
     )
     evaluate.add_argument(
         "--snr", action="append", type=float, metavar="DB", help="noise condition beside clean (10); may be repeated"
+    )
+    evaluate.add_argument(
+        "--plot", metavar="FILE", help="draw DET curves and score histograms, .png or .svg; replaced if it exists"
     )
     evaluate.add_argument("--json", metavar="FILE|-", help="write all figures as JSON, one line per model")
 
@@ -57,11 +61,17 @@ def _train(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from streamkws.evaluation.det import evaluate_models, format_table
 
+    if arguments.plot:
+        from streamkws.evaluation.plots import draw_det, picture_path, save
+
+        picture_path(arguments.plot)
     if arguments.json not in (None, "-"):
         Path(arguments.json).open("a").close()  # a path that cannot be written fails now, not after the long run
     models = [load_model(name) for name in arguments.models]
     with Bar() as bar:
         evaluations = evaluate_models(models, arguments.corpus, (None, *(arguments.snr or (10.0,))), bar.show)
+    if arguments.plot:
+        save(draw_det(evaluations), arguments.plot)
     lines = "".join(json.dumps(evaluation.to_json()) + "\n" for evaluation in evaluations)
     if arguments.json == "-":
         print(lines, end="")

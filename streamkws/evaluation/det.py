@@ -14,6 +14,8 @@ The definitions, which the printed tables repeat:
   is measured at the same threshold.
 - DET area: the area under miss against false accepts per hour, over 0.1 to 10 per hour on a log axis, divided by
   log(100): a mean miss rate. Below the rate of one false accept, the miss rate at none counts.
+- score: the highest smoothed posterior, of a keyword recording where a detection would count, of negative audio in each
+  second of it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ AREA_FA_PER_H = (0.1, 10.0)
 HIGHEST = 1.0  # ends the sweep: only a posterior that is rounded to 1 reaches it
 N_THRESHOLDS, LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 200, 0.02, 0.9999
 ZERO_COUNT_BOUND = 3.0  # no event in h hours: below 3/h with 95 % confidence, as exp(-3) = 0.05
+STRETCH_S = 1.0  # of negative audio, for each of which there is a score
 CLEAN = "clean"
 
 
@@ -106,6 +109,17 @@ class DetCurve:
                 return None
             area += miss * math.log(right / left)
         return area / math.log(high / low)
+
+
+@dataclass(frozen=True)
+class KeywordScores:
+    """Scores of one keyword in one noise condition.
+
+    recordings: of each recording of the keyword. negatives: of each second of negative audio.
+    """
+
+    recordings: tuple[float, ...]
+    negatives: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,7 @@ class Evaluation:
     curves: [condition][keyword].
     operating_points: [target in false accepts per hour][keyword].
     shipped: [keyword], at the model's own thresholds (0.5 where it has none).
+    scores: [condition][keyword]; too many for to_json.
     skipped: files that could not be read, each with the reason. notes: what else was left out.
     """
 
@@ -182,6 +197,7 @@ class Evaluation:
     curves: dict[str, dict[str, DetCurve]]
     operating_points: dict[float, dict[str, OperatingPoint]]
     shipped: dict[str, OperatingPoint]
+    scores: dict[str, dict[str, KeywordScores]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -215,7 +231,7 @@ class Evaluation:
             "det_area": {
                 condition: {
                     "keywords": {keyword: curve.area for keyword, curve in curves.items()},
-                    "mean": _mean(curve.area for curve in curves.values()),
+                    "mean": mean(curve.area for curve in curves.values()),
                 }
                 for condition, curves in self.curves.items()
             },
@@ -302,30 +318,40 @@ def evaluate_models(
     return [evaluate_scores(model, scored, m, progress) for m, model in enumerate(models)]
 
 
-def calibrate(evaluation: Evaluation, target_fa_per_h: float, margin: float = 0.0) -> dict[str, float]:
+def calibrate(
+    evaluation: Evaluation, target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0
+) -> dict[str, float]:
     """Choose each keyword's threshold: the operating point at this many false accepts per hour of clean audio.
 
     margin: raises each threshold by this much on the logit axis (at 0.5, a threshold of 0.90 becomes 0.937), against
         the chance that the hours the threshold was chosen on were kinder than those to come.
-    Raises ConfigError for a negative target or margin.
+    lowest: no threshold is set below it.
+    Raises ConfigError as valid_target does.
     """
-    if target_fa_per_h < 0 or not math.isfinite(target_fa_per_h):
-        raise ConfigError(f"expected a target of 0 or more false accepts per hour, got {target_fa_per_h}")
-    if margin < 0 or not math.isfinite(margin):
-        raise ConfigError(f"expected a margin of 0 or more, got {margin}")
+    valid_target(target_fa_per_h, margin, lowest)
     thresholds: dict[str, float] = {}
     for keyword, curve in evaluation.curves[CLEAN].items():
         i = curve.index_at(target_fa_per_h)
         threshold = HIGHEST if i is None else curve.thresholds[i]
         if 0 < threshold < 1 and margin:
             threshold = round(1 / (1 + math.exp(-margin) * (1 - threshold) / threshold), 6)
-        thresholds[keyword] = threshold
+        thresholds[keyword] = max(threshold, lowest)
     return thresholds
+
+
+def valid_target(target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0) -> None:
+    """Raise ConfigError for a negative target or margin, or a lowest threshold that is none."""
+    if target_fa_per_h < 0 or not math.isfinite(target_fa_per_h):
+        raise ConfigError(f"expected a target of 0 or more false accepts per hour, got {target_fa_per_h}")
+    if margin < 0 or not math.isfinite(margin):
+        raise ConfigError(f"expected a margin of 0 or more, got {margin}")
+    if not 0 <= lowest <= 1:
+        raise ConfigError(f"expected a lowest threshold of 0 to 1, got {lowest}")
 
 
 def mean_miss(points: Mapping[str, OperatingPoint], condition: str) -> float | None:
     """Mean of the keywords' miss rates; None without recordings."""
-    return _mean(point.figures[condition].miss for point in points.values())
+    return mean(point.figures[condition].miss for point in points.values())
 
 
 def speakers(points: Mapping[str, OperatingPoint], condition: str) -> dict[str, tuple[int, int]]:
@@ -367,16 +393,19 @@ def format_markdown(evaluations: Sequence[Evaluation]) -> str:
 
 @dataclass(frozen=True)
 class _Counts:
-    """What a sweep over G thresholds found in R recordings of one condition.
+    """What a sweep over G thresholds found in R recordings and n stretches of negative audio of one condition.
 
     heard: (G, R) whether a recording's own keyword was detected in it.
     false_accepts: (G, K).
     confusions: (G, K, R) detections of each keyword in recordings of another.
+    recording_scores: (R, K) float32. negative_scores: (n, K) float32.
     """
 
     heard: npt.NDArray[np.bool_]
     false_accepts: npt.NDArray[np.int64]
     confusions: npt.NDArray[np.int64]
+    recording_scores: Posteriors
+    negative_scores: Posteriors
 
 
 def evaluate_scores(model: Model, scored: ScoredCorpus, m: int = 0, progress: Progress | None = None) -> Evaluation:
@@ -405,6 +434,17 @@ def evaluate_scores(model: Model, scored: ScoredCorpus, m: int = 0, progress: Pr
                 misses=tuple(misses.tolist()),
                 false_accepts=tuple(counts[condition].false_accepts[:, k].tolist()),
             )
+
+    scores = {
+        condition: {
+            keyword: KeywordScores(
+                recordings=tuple(counts[condition].recording_scores[of_keyword[keyword], k].tolist()),
+                negatives=tuple(counts[condition].negative_scores[:, k].tolist()),
+            )
+            for k, keyword in enumerate(model.keywords)
+        }
+        for condition in conditions
+    }
 
     def point(k: int, i: int | None, target_fa_per_h: float | None) -> OperatingPoint:
         keyword = model.keywords[k]
@@ -438,6 +478,7 @@ def evaluate_scores(model: Model, scored: ScoredCorpus, m: int = 0, progress: Pr
             for target in TARGETS_FA_PER_H
         },
         shipped={keyword: point(k, thresholds.index(own[keyword]), None) for k, keyword in enumerate(model.keywords)},
+        scores=scores,
         skipped=scored.skipped,
         notes=scored.notes,
     )
@@ -512,6 +553,25 @@ class Timeline:
             found.append((int(self.streams[i]), index[detection.keyword], clock.end_s(int(self.steps[i]))))
         return found
 
+    def highest_within(self, limits: Sequence[tuple[float, float]]) -> Posteriors:
+        """Highest smoothed posterior of each stream between its two limits in seconds, (N, K) float32; 0 for none."""
+        clock = self.model.config.clock
+        highest = np.zeros((len(limits), self.smoothed.shape[1]), dtype=np.float32)
+        for stream, (start_s, end_s) in enumerate(limits):
+            rows = self.smoothed[self.streams == stream]
+            inside = [start_s <= clock.end_s(step) <= end_s for step in range(len(rows))]
+            highest[stream] = rows[np.array(inside, dtype=np.bool_)].max(axis=0, initial=0)
+        return highest
+
+    def highest_of_stretches(self, stretch_s: float) -> Posteriors:
+        """Highest smoothed posterior of each stretch of this many seconds of each stream, (n, K) float32."""
+        clock = self.model.config.clock
+        per_stretch = max(1, round(stretch_s * clock.sample_rate / clock.step_samples))
+        first = np.flatnonzero((self.streams >= 0) & (self.steps % per_stretch == 0))
+        if not len(first):
+            return np.zeros((0, self.smoothed.shape[1]), dtype=np.float32)
+        return np.maximum.reduceat(self.smoothed, first)  # the silence behind a stream is no higher than its end
+
 
 def _sweep(
     model: Model,
@@ -522,16 +582,18 @@ def _sweep(
     progress: Progress | None,
 ) -> _Counts:
     n_keywords, n_recordings = len(model.keywords), len(scored.recordings)
-    counts = _Counts(
-        heard=np.zeros((len(thresholds), n_recordings), dtype=np.bool_),
-        false_accepts=np.zeros((len(thresholds), n_keywords), dtype=np.int64),
-        confusions=np.zeros((len(thresholds), n_keywords, n_recordings), dtype=np.int64),
-    )
     padding_s = PADDING_SAMPLES / SAMPLE_RATE
     limits = [
         (padding_s - BEFORE_S, padding_s + n_samples / SAMPLE_RATE + AFTER_S) for n_samples in scored.recording_samples
     ]
     recordings, negatives = Timeline.of(model, scores.recordings), Timeline.of(model, scores.negatives)
+    counts = _Counts(
+        heard=np.zeros((len(thresholds), n_recordings), dtype=np.bool_),
+        false_accepts=np.zeros((len(thresholds), n_keywords), dtype=np.int64),
+        confusions=np.zeros((len(thresholds), n_keywords, n_recordings), dtype=np.int64),
+        recording_scores=recordings.highest_within(limits),
+        negative_scores=negatives.highest_of_stretches(STRETCH_S),
+    )
     for i, threshold in enumerate(thresholds):
         if progress is not None:
             progress(f"sweeping {model.name} {condition}", i, len(thresholds))
@@ -612,10 +674,10 @@ def _rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
                 "",
                 *(_percent(mean_miss(evaluation.shipped, c) if c in here else None) for c in conditions),
                 *(
-                    _number(_mean(p.figures[c].fa_per_h for p in evaluation.shipped.values()) if c in here else None)
+                    _number(mean(p.figures[c].fa_per_h for p in evaluation.shipped.values()) if c in here else None)
                     for c in conditions
                 ),
-                *(_percent(_mean(_area(evaluation, c, k) for k in evaluation.keywords)) for c in conditions),
+                *(_percent(mean(_area(evaluation, c, k) for k in evaluation.keywords)) for c in conditions),
             ]
         )
     return rows
@@ -707,6 +769,7 @@ def _ratio(count: int, total: int) -> float | None:
     return count / total if total else None
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are known; None where none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -25,19 +25,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.audio import read_audio
+from streamkws.audio import AudioFile, as_float, read_audio
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd
 from streamkws.model import Model, ModelState
 
 SAMPLE_RATE = 16000
-AUDIO_SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
+AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 KEYWORD_SET = "wakewords"
 IGNORED_SETS = ("impulse_responses",)
 NOISE_SUFFIX = "_noise"
 PADDING_SAMPLES = SAMPLE_RATE  # before and after a keyword recording
 PADDING_RMS = 10 ** (-70 / 20)  # -70 dBFS
 ENERGY_FRAME_SAMPLES = 2048
+BLOCK_SAMPLES = 60 * SAMPLE_RATE  # what is held of a file that gets no noise
 NOISE_DRAWS = 20  # stretches tried before a recording is left without noise because all were digital silence
 
 Samples = npt.NDArray[np.float32]
@@ -151,30 +152,14 @@ def read_corpus(root: str | Path, keywords: Iterable[str]) -> Corpus:
     keyword_root = root / KEYWORD_SET
     if not keyword_root.is_dir():
         raise ConfigError(f"{root}: expected a folder {KEYWORD_SET}/<keyword>/ in the corpus, found {_listing(root)}")
-
-    notes: list[str] = []
-    recordings: list[Recording] = []
-    for folder in _folders(keyword_root):
-        keyword = folder.name.replace("_", " ")
-        if keyword not in keywords:
-            notes.append(f"{KEYWORD_SET}/{folder.name} was left out: no model knows the keyword {keyword!r}")
-            continue
-        for path in _audio_files(folder):
-            recordings.append(Recording(path, path.relative_to(root).as_posix(), keyword, _speaker(path)))
-    found = {recording.keyword for recording in recordings}
-    if not found:
-        raise ConfigError(
-            f"{keyword_root}: expected recordings of {', '.join(keywords)}, found {_listing(keyword_root)}"
-        )
-    notes += [f"the corpus has no recording of {keyword!r}" for keyword in keywords if keyword not in found]
-
+    recordings, notes = read_recordings(keyword_root, keywords)
     negatives: list[NegativeFile] = []
     for folder in _folders(root):
         if folder.name == KEYWORD_SET or folder.name in IGNORED_SETS:
             continue
         table = folder / "segments.csv"
         segments = _read_segments(table) if table.is_file() else {}
-        files = {path.relative_to(folder).as_posix(): path for path in _audio_files(folder)}
+        files = {path.relative_to(folder).as_posix(): path for path in audio_files(folder)}
         files |= {name: folder / name for name in segments if name not in files}
         negatives += [
             NegativeFile(path, path.relative_to(root).as_posix(), folder.name, tuple(segments.get(name, ())))
@@ -190,6 +175,32 @@ def read_corpus(root: str | Path, keywords: Iterable[str]) -> Corpus:
     return Corpus(root, tuple(recordings), tuple(negatives), tuple(notes))
 
 
+def read_recordings(root: Path, keywords: Iterable[str]) -> tuple[list[Recording], list[str]]:
+    """List the recordings in a folder of folders that are named for their keyword, and say what is left out.
+
+    Raises ConfigError for a folder without recordings of these keywords.
+    """
+    if not root.is_dir():
+        raise ConfigError(
+            f"{root}: expected a folder of keyword recordings, got {'a file' if root.exists() else 'nothing'}"
+        )
+    keywords = tuple(keywords)
+    notes: list[str] = []
+    recordings: list[Recording] = []
+    for folder in _folders(root):
+        keyword = folder.name.replace("_", " ")
+        if keyword not in keywords:
+            notes.append(f"{root.name}/{folder.name} was left out: no model knows the keyword {keyword!r}")
+            continue
+        for path in audio_files(folder):
+            recordings.append(Recording(path, path.relative_to(root.parent).as_posix(), keyword, _speaker(path)))
+    found = {recording.keyword for recording in recordings}
+    if not found:
+        raise ConfigError(f"{root}: expected recordings of {', '.join(keywords)}, found {_listing(root)}")
+    notes += [f"the corpus has no recording of {keyword!r}" for keyword in keywords if keyword not in found]
+    return recordings, notes
+
+
 def score_corpus(
     models: Sequence[Model],
     corpus: Corpus,
@@ -202,8 +213,8 @@ def score_corpus(
     Each recording is heard by a fresh stream, between 1 s of faint noise (white, -70 dBFS) on either side; each
     negative file by a fresh stream, whole. In a noise condition a recording gets one stretch of noise from end to end,
     padding included, and each segment of a negative file its own; the noise files stay as they are. Files are decoded
-    once, and the models share the features where they have the same front end. Files are held in memory whole, one at
-    a time.
+    once, and the models share the features where they have the same front end. A file that gets noise is held in memory
+    whole; any other is heard while it is decoded.
 
     snrs_db: signal-to-noise ratios as `mix` defines them; None is without noise.
     progress: called with ("listening", files done, files in all).
@@ -242,26 +253,31 @@ def score_corpus(
         if progress is not None:
             progress("listening", n_done, len(files))
         try:
-            samples = read_audio(file.path)
+            if isinstance(file, Recording):
+                samples = read_audio(file.path)
+                n_samples = len(samples)
+                by_snr = [ears.listen([noise.over_recording(file, samples, snr_db)])[0] for snr_db in snrs_db]
+            elif file.is_noise or all(snr_db is None for snr_db in snrs_db):
+                with AudioFile(file.path, BLOCK_SAMPLES) as blocks:
+                    clean, n_samples = ears.listen(as_float(block) for block in blocks)
+                by_snr = [clean] * len(snrs_db)
+            else:
+                samples = read_audio(file.path)
+                n_samples = len(samples)
+                by_snr = [ears.listen([noise.over_negative(file, samples, snr_db)])[0] for snr_db in snrs_db]
         except (AudioError, OSError) as error:
             skipped.append(_reason(file.name, file.path, error))
             continue
-        if not len(samples):
+        if not n_samples:
             skipped.append(f"{file.name}: no samples")
-            continue
-        if isinstance(file, Recording):
-            by_snr = [ears.listen(noise.over_recording(file, samples, snr_db)) for snr_db in snrs_db]
-            heard_recordings.append((file, len(samples), by_snr))
-        elif file.is_noise:
-            clean = ears.listen(samples)
-            heard_negatives.append((file, len(samples), [clean] * len(snrs_db)))
+        elif isinstance(file, Recording):
+            heard_recordings.append((file, n_samples, by_snr))
         else:
-            by_snr = [ears.listen(noise.over_negative(file, samples, snr_db)) for snr_db in snrs_db]
-            heard_negatives.append((file, len(samples), by_snr))
+            heard_negatives.append((file, n_samples, by_snr))
     if progress is not None:
         progress("listening", len(files), len(files))
-    if not heard_recordings or not heard_negatives:
-        what = "keyword recording" if not heard_recordings else "negative file"
+    if (corpus.recordings and not heard_recordings) or not heard_negatives:
+        what = "negative file" if heard_recordings or not corpus.recordings else "keyword recording"
         raise ConfigError(f"{corpus.root}: expected at least one {what} that can be read; the first was {skipped[0]}")
 
     return ScoredCorpus(
@@ -389,18 +405,25 @@ class _Ears:
                 self._groups.append((model.front_end(), states))
             states.append((m, model.new_state()))
 
-    def listen(self, samples: Samples) -> list[Posteriors]:
-        """Return the posteriors (S, K) of each model, every one starting afresh, each model in a thread of its own."""
-        posteriors: list[Posteriors] = [np.empty((0, 0), dtype=np.float32)] * self._n_models
+    def listen(self, blocks: Iterable[Samples]) -> tuple[list[Posteriors], int]:
+        """Hear a stream; every model starts afresh, and each listens in a thread of its own.
+
+        Returns the posteriors (S, K) of each model, and the number of samples.
+        """
+        parts: list[list[Posteriors]] = [[] for _ in range(self._n_models)]
+        n_samples = 0
         for front_end, states in self._groups:
             front_end.reset()
-            frames = front_end.push(samples)
             for _, state in states:
                 state.reset()
-            with ThreadPoolExecutor(len(states)) as pool:
-                for m, heard in [(m, pool.submit(state.push, frames)) for m, state in states]:
-                    posteriors[m] = np.array(heard.result(), dtype=np.float32)
-        return posteriors
+        for block in blocks:
+            n_samples += len(block)
+            for front_end, states in self._groups:
+                frames = front_end.push(block)
+                with ThreadPoolExecutor(len(states)) as pool:
+                    for m, heard in [(m, pool.submit(state.push, frames)) for m, state in states]:
+                        parts[m].append(np.array(heard.result(), dtype=np.float32))
+        return [np.concatenate(part) if part else np.empty((0, 0), np.float32) for part in parts], n_samples
 
 
 def _read_segments(table: Path) -> dict[str, list[tuple[int, int]]]:
@@ -431,8 +454,13 @@ def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _audio_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files below a folder, but those whose name starts with a dot."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def _speaker(path: Path) -> str:

@@ -46,8 +46,8 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
         root = Path(recipe.data.corpus if corpus is None else corpus)
         evaluations = evaluate_models(models, root / recipe.data.validation, snrs_db=(None,))
         for index, evaluation in enumerate(evaluations):
-            calibrated = calibrate(evaluation, recipe.export.target_fa_per_h, recipe.export.threshold_margin)
-            thresholds = {name: max(value, recipe.export.lowest_threshold) for name, value in calibrated.items()}
+            wanted = recipe.export
+            thresholds = calibrate(evaluation, wanted.target_fa_per_h, wanted.threshold_margin, wanted.lowest_threshold)
             models[index] = models[index].with_settings(thresholds=thresholds)
             print(models[index].config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))
     out = Path(out_folder)

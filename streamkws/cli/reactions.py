@@ -1,0 +1,179 @@
+"""What a detection sets off in streamkws listen: a recording, a command, a bell."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from threading import Semaphore, Thread
+from typing import TYPE_CHECKING, Any
+
+from streamkws.cli.output import complain
+from streamkws.errors import AudioError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from streamkws.detector import Detector
+    from streamkws.smoother import Detection
+
+BEFORE_S, AFTER_S = 0.75, 0.5
+"""Seconds of audio that a recording has before the keyword's start and after its end."""
+
+MAX_COMMANDS = 4
+"""So many commands run at once; what is heard meanwhile starts none."""
+
+
+@dataclass
+class _Take:
+    """A detection whose recording is under way.
+
+    when: it came.
+    path: of the file being written; its result is empty if it could not be.
+    """
+
+    hit: Detection
+    when: datetime
+    path: Future[str] | None = None
+
+
+class Reactions:
+    """What is done at each detection. A failure costs one line on standard error; listening goes on.
+
+    folder: where the audio around each is kept, as FLAC; it is made if it does not exist.
+    command: run by the shell, with the detection in STREAMKWS_KEYWORD, _SCORE, _START, _END, and, once that is
+        written, in _AUDIO the path of its recording; what it prints goes to standard error.
+    is_quiet: let the commands print nothing.
+    bell: ring the terminal's bell, on standard error.
+    """
+
+    def __init__(self, detector: Detector, folder: str | None, command: str | None, is_quiet: bool, bell: bool) -> None:
+        self._detector = detector
+        self._folder = None if folder is None else Path(folder)
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        self._command = command
+        self._stderr = sys.stderr  # before a live picture takes it over
+        self._output = subprocess.DEVNULL if is_quiet else _descriptor(self._stderr)
+        self._bell = bell
+        self._takes: list[_Take] = []
+        self._writer = ThreadPoolExecutor(1)
+        self._free = Semaphore(MAX_COMMANDS)
+
+    def start(self, hits: Iterable[Detection]) -> None:
+        """Do what is to be done for detections that just came."""
+        for hit in hits:
+            if self._bell and self._stderr is not None:
+                self._stderr.write("\a")
+                self._stderr.flush()
+            if self._folder is not None:
+                self._takes.append(_Take(hit, datetime.now()))
+            else:
+                self._run(hit, "")
+
+    def go_on(self) -> None:
+        """Do what can be done by now; to be called after each block."""
+        for take in self._takes:
+            if take.path is None and self._detector.heard_s >= take.hit.end + AFTER_S:
+                take.path = self._save(take.hit, take.when)
+        for take in [take for take in self._takes if take.path is not None and take.path.done()]:
+            self._takes.remove(take)
+            self._run(take.hit, take.path.result() if take.path else "")
+
+    def cut(self) -> None:
+        """Save what is being recorded, as long as it is by now: no more audio follows without a gap."""
+        for take in self._takes:
+            if take.path is None:
+                take.path = self._save(take.hit, take.when)
+
+    def close(self) -> None:
+        """Complete the recordings and start their commands; commands that run are left to run."""
+        self.cut()
+        self._writer.shutdown()
+        self.go_on()
+
+    def _save(self, hit: Detection, when: datetime) -> Future[str]:
+        end = min(hit.end + AFTER_S, self._detector.heard_s)
+        try:
+            samples = self._detector.audio(hit.start - BEFORE_S, end)
+        except AudioError as error:
+            complain(f"cannot record: {error}")
+            empty: Future[str] = Future()
+            empty.set_result("")
+            return empty
+        return self._writer.submit(self._write, samples, hit.keyword, when)
+
+    def _write(self, samples: npt.NDArray[np.int16], keyword: str, when: datetime) -> str:
+        """Write a file that did not exist and return its path, or nothing if that fails."""
+        import soundfile
+
+        assert self._folder is not None
+        encoded = io.BytesIO()  # so that a full disk is an OSError, and none that is raised in C
+        soundfile.write(encoded, samples, self._detector.model.config.frontend.sample_rate, format="FLAC")
+        name = f"{re.sub(r'[^0-9A-Za-z_-]+', '_', keyword)}_{when:%Y-%m-%d_%H-%M-%S}"
+        path = self._folder / f"{name}.flac"
+        for number in count(2):
+            if not path.exists():
+                break
+            path = self._folder / f"{name}_{number}.flac"
+        try:
+            with open(path, "xb") as file:
+                file.write(encoded.getvalue())
+        except OSError as error:
+            complain(f"cannot record: {path}: {error.strerror}")
+            return ""
+        return str(path)
+
+    def _run(self, hit: Detection, path: str) -> None:
+        if self._command is None:
+            return
+        if not self._free.acquire(blocking=False):
+            complain(f"no command for {hit.keyword!r}: {MAX_COMMANDS} still run")
+            return
+        values = {
+            "STREAMKWS_KEYWORD": hit.keyword,
+            "STREAMKWS_SCORE": f"{hit.score:.4f}",
+            "STREAMKWS_START": f"{hit.start:.3f}",
+            "STREAMKWS_END": f"{hit.end:.3f}",
+        }
+        if path:
+            values["STREAMKWS_AUDIO"] = path
+        try:
+            process = subprocess.Popen(
+                self._command,
+                shell=True,
+                env=os.environ | values,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,  # Ctrl-C ends the listening, not what it has set off
+            )
+        except OSError as error:
+            self._free.release()
+            complain(f"the command for a detection cannot be run: {error.strerror}: {self._command}")
+            return
+        Thread(target=self._await, args=(process,), name=f"command for {hit.keyword}", daemon=True).start()
+
+    def _await(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        self._free.release()
+        if code:
+            complain(f"the command for a detection failed with exit code {code}: {self._command}")
+
+
+def _descriptor(stream: Any) -> int:
+    """The file behind a stream, for a child process; none where there is none."""
+    try:
+        number: int = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return subprocess.DEVNULL
+    return number
