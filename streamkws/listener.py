@@ -156,13 +156,5 @@ class _Stoppable(AudioSource):
         self._closed.set()
 
 
-def listen(
-    source: Source,
-    model: Model,
-    on_detection: Callable[[Detection], object] | None = None,
-    thresholds: Mapping[str, float] | float | None = None,
-    keywords: Iterable[str] | None = None,
-    history_s: float = HISTORY_S,
-) -> Listener:
-    """A Listener: hears a source in a thread of its own. Use it in a with statement, or by `async for`."""
-    return Listener(source, model, on_detection, thresholds, keywords, history_s)
+listen = Listener
+"""Makes a Listener; named for how it reads where it is used."""
