@@ -781,7 +781,7 @@ def power_spectrum(window: F64, twiddles: F64, roots: F64, samples: F64, work: F
 
 @_compiled(fastmath={"contract"}, inline="always")
 def log_energies(energies: F64, floor: float, log_floor: float, frame: F32) -> None:
-    """frame[f] = log(max(energies[f], floor)), off by at most 1e-9 before it is rounded to float32.
+    """frame[f] = log(max(energies[f], floor)), off by at most 1e-11 before it is rounded to float32.
 
     energies: (F,) float64, at least 0; they are lost. frame: (F,) float32.
 

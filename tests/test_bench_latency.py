@@ -170,10 +170,10 @@ class TestPeers:
 class TestTables:
     def figures(self, engine, typical, **more):
         one = timing([10] * 100, cpu_s=0.001)
-        cpu = {"cpu_median_us": 10, "cpu_p99.9_us": 20}
+        blocks = {"typical_median_us": 10, "typical_p99.9_us": 20}
         memory = {"resident_mb": 100.0, "bare_mb": 30.0}
         named = {"engine": engine, "keywords": ["alexa"], "block_samples": 160, "typical_us_per_10ms": typical}
-        return {**named, **one.figures(), **cpu, **memory, **more}
+        return {**named, **one.figures(), **blocks, **memory, **more}
 
     def test_latency_is_compared_with_the_yardstick(self):
         from latency import table

@@ -66,16 +66,23 @@ class Timing:
             **{name: self.percentile_us(percent) for name, percent in PERCENTS.items()},
         }
 
-    def typical_us_per_10ms(self, period: int) -> float:
-        """Microseconds per 10 ms of audio without what other processes took.
+    def typical_us(self, period: int) -> npt.NDArray[np.float64]:
+        """Microseconds of each block of the audio at the median of its repetitions: without what others took.
 
-        period: after how many blocks the audio begins anew. Each of them is taken at the median of its repetitions, and
-        these are averaged: blocks do not all have the same work (a network may run on every second frame), so that the
-        median over all blocks is no cost per second.
+        period: after how many blocks the audio begins anew.
         """
         n_whole = self.ns.size // period * period
         rows = self.ns[:n_whole].reshape(-1, period) if n_whole else self.ns[np.newaxis]
-        return 1e-3 * float(np.median(rows, axis=0).mean()) * (SAMPLE_RATE / 100) / self.block_samples
+        typical: npt.NDArray[np.float64] = 1e-3 * np.median(rows, axis=0)
+        return typical
+
+    def typical_us_per_10ms(self, period: int) -> float:
+        """Microseconds per 10 ms of audio: the mean of typical_us.
+
+        Blocks do not all have the same work (a network may run on every second frame), so that the median over all
+        blocks is no cost per second.
+        """
+        return float(self.typical_us(period).mean()) * (SAMPLE_RATE / 100) / self.block_samples
 
 
 def measure(
