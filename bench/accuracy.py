@@ -1,21 +1,32 @@
-"""Misses and false accepts of the shipped models on a corpus; writes the README's table and the model cards.
+"""Misses and false accepts of the shipped models on a corpus; writes the README's tables and the model cards.
 
-    python bench/accuracy.py --corpus DIR            prints the table (DIR as `streamkws evaluate` takes it)
+    python bench/accuracy.py --corpus DIR            prints the tables (DIR as `streamkws evaluate` takes it)
+    python bench/accuracy.py --corpus DIR --peers    other wake-word engines too, on the same audio
     python bench/accuracy.py --corpus DIR --write    also README.md, models/*.md and bench/accuracy.json
-    python bench/accuracy.py --corpus DIR --plot     also bench/accuracy.svg, the DET curves
+    python bench/accuracy.py --corpus DIR --plot     also bench/accuracy.svg and accuracy_peers.svg, the DET curves
+    python bench/accuracy.py --corpus DIR --json F   the figures; - is standard output, instead of the tables
 
-Files as stored and weights as held in memory are measured in the same run.
+Misses are counted clean, in every kind of noise and in rooms. Files as stored and weights as held in memory are
+measured in the same run. Peers are installed into runs/peers once.
 """
 
 import argparse
 import json
 import platform
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
+
+import accuracy_conditions
+import accuracy_peers
+from peers import PEERS, PeerError
 
 from streamkws import Model, load_model, shipped_models
-from streamkws.evaluation.det import Evaluation, evaluate_models, format_markdown, format_table
+from streamkws.evaluation.det import Evaluation, evaluate_scores, format_markdown, format_table
+from streamkws.evaluation.scoring import Corpus, read_corpus, score_corpus
 from streamkws.model_file import model_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,41 +114,107 @@ Speakers of dev are not in train, but dev was used to choose the smoothing and t
 """
 
 
+def measure_peers(
+    names: Sequence[str], corpus: Corpus, core: int | None
+) -> tuple[list[accuracy_peers.Result], list[str]]:
+    """Let the peers hear a corpus. Returns their results, and a line for each that does not run here."""
+    results, missing = [], []
+    material = accuracy_peers.Material.read(corpus) if names else None
+    for name in names:
+        try:
+            results.append(accuracy_peers.measure(name, material, core, lambda doing: print(doing, file=sys.stderr)))
+        except PeerError as error:
+            missing.append(str(error))
+            print(error, file=sys.stderr)
+    return results, missing
+
+
+def write(
+    corpus_name: str,
+    models: Sequence[Model],
+    evaluations: Sequence[Evaluation],
+    sections: dict[str, str],
+    figures: dict[str, Any],
+) -> None:
+    """Write README.md's sections, the model cards and bench/accuracy.json; peers not asked for this time stay."""
+    command = (
+        f"python bench/accuracy.py --corpus <corpus>/{corpus_name}{' --peers' if 'peers' in figures else ''} --write"
+    )
+    where = f"Written by `{command}` on {figures['date']} ({figures['machine']})."
+    for name, text in sections.items():
+        replace_section(ROOT / "README.md", name, text if name == "sizes" else f"{text}\n\n{where}")
+    for model, evaluation in zip(models, evaluations, strict=True):
+        text = card(model, evaluation, figures["date"]).replace(evaluation.corpus, corpus_name)
+        (ROOT / "models" / f"{model.name}.md").write_text(text, encoding="utf-8")
+    path = ROOT / "bench" / "accuracy.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**before, **figures}) + "\n", encoding="utf-8")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line; peers comes back as a list of names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as corpus/dev")
+    parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
+    parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
+                        help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
+    parser.add_argument("--core", type=int, help="the core that peers run on (default: any)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output, instead of the tables")
+    parser.add_argument("--write", action="store_true", help="write README.md, model cards and bench/accuracy.json")
+    parser.add_argument("--plot", action="store_true", help="write bench/accuracy*.svg (extra: plot)")
+    arguments = parser.parse_args()
+    arguments.peers = [name for name in arguments.peers.split(",") if name]
+    unknown = sorted(set(arguments.peers) - set(PEERS))
+    if unknown:
+        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    return arguments
+
+
 def main() -> None:
     """Measure, print, and write where asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as ../shared/corpus/dev")
-    parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
-    parser.add_argument("--write", action="store_true", help="write README.md, model cards and bench/accuracy.json")
-    parser.add_argument("--plot", action="store_true", help="write bench/accuracy.svg (extra: plot)")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     names = [f"{arguments.model}.{bits}" for bits in WIDTHS]
-    missing = [name for name in names if name not in shipped_models()]
-    if missing:
-        sys.exit(f"accuracy.py: no such shipped model: {', '.join(missing)}")
+    absent = [name for name in names if name not in shipped_models()]
+    if absent:
+        sys.exit(f"accuracy.py: no such shipped model: {', '.join(absent)}")
     models = [load_model(name) for name in names]
-    evaluations = evaluate_models(models, arguments.corpus)
-    print(format_table(evaluations))
-    print()
-    print(sizes_markdown(models))
+    corpus = read_corpus(arguments.corpus, models[0].keywords)
+    scored = score_corpus(models, corpus)
+    evaluations = [evaluate_scores(model, scored, m) for m, model in enumerate(models)]
+    in_conditions = accuracy_conditions.measure(models, evaluations, scored, corpus)
+    peers, missing = measure_peers(arguments.peers, corpus, arguments.core)
+    engines = [accuracy_peers.own_result(evaluations[-1]), *peers]
+
+    sections = {
+        "accuracy": format_markdown(evaluations).replace(str(arguments.corpus), arguments.corpus.name),
+        "accuracy-conditions": accuracy_conditions.report(in_conditions),
+        "sizes": sizes_markdown(models),
+    }
+    if arguments.peers:
+        sections["accuracy-peers"] = accuracy_peers.report(engines, missing)
+    figures: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "models": [{**one.to_json(), "corpus": Path(one.corpus).name} for one in evaluations],
+        "in_conditions": accuracy_conditions.to_json(in_conditions),
+    }
+    if arguments.peers:
+        figures |= {"peers": [asdict(result) for result in peers], "peers_missing": missing}
+
+    if arguments.json == "-":
+        print(json.dumps(figures))
+    else:
+        print("\n\n".join([format_table(evaluations), *list(sections.values())[1:]]))
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(figures) + "\n", encoding="utf-8")
     if arguments.plot:
         from streamkws.evaluation.plots import draw_det, save
 
         save(draw_det(evaluations), ROOT / "bench" / "accuracy.svg")
-    if not arguments.write:
-        return
-    when = date.today().isoformat()
-    where = f"Written by `python bench/accuracy.py --corpus <corpus>/dev --write` on {when} ({machine()})."
-    table = format_markdown(evaluations).replace(str(arguments.corpus), arguments.corpus.name)
-    replace_section(ROOT / "README.md", "accuracy", f"{table}\n\n{where}")
-    replace_section(ROOT / "README.md", "sizes", sizes_markdown(models))
-    for model, evaluation in zip(models, evaluations, strict=True):
-        text = card(model, evaluation, when).replace(str(arguments.corpus), arguments.corpus.name)
-        (ROOT / "models" / f"{model.name}.md").write_text(text, encoding="utf-8")
-    results = {"date": when, "machine": machine(), "models": [one.to_json() for one in evaluations]}
-    for result in results["models"]:
-        result["corpus"] = Path(result["corpus"]).name
-    (ROOT / "bench" / "accuracy.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
+        if peers:
+            accuracy_peers.draw(engines, ROOT / "bench" / "accuracy_peers.svg")
+    if arguments.write:
+        write(arguments.corpus.name, models, evaluations, sections, figures)
 
 
 if __name__ == "__main__":

@@ -191,8 +191,17 @@ class Engine:
         The engine hears whole blocks of its own length; the last is filled up with zeros.
         """
         for recording in recordings:
-            samples = recording if isinstance(recording, np.ndarray) else as_int16(read_audio(recording))
-            yield [Hit(*found) for found in self._worker.ask("detect", samples=self._save(samples))]
+            yield [Hit(*found) for found in self._worker.ask("detect", samples=self._save(_samples(recording)))]
+
+    def scores(self, recordings: Iterable[str | os.PathLike[str] | I16]) -> Iterator[npt.NDArray[np.float32]]:
+        """The score of each block and keyword of each recording by itself, (n, K); NaN where a block completes none.
+
+        Recordings as in detect. PeerError where the engine has no scores.
+        """
+        out = str(Path(self._folder.name) / "scores.npy")
+        for recording in recordings:
+            self._worker.ask("scores", samples=self._save(_samples(recording)), out=out)
+            yield np.load(out)
 
     def memory(self) -> dict[str, float | None]:
         """Megabytes resident before the engine was loaded ("bare_mb") and now ("resident_mb")."""
@@ -203,6 +212,10 @@ class Engine:
         path = Path(self._folder.name) / "samples.npy"
         np.save(path, samples)
         return str(path)
+
+
+def _samples(recording: str | os.PathLike[str] | I16) -> I16:
+    return recording if isinstance(recording, np.ndarray) else as_int16(read_audio(recording))
 
 
 PEERS = {

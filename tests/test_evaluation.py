@@ -14,8 +14,18 @@ import soundfile
 from streamkws.detector import detect
 from streamkws.errors import ConfigError
 from streamkws.evaluation import det, scoring
-from streamkws.evaluation.det import DetCurve, Figures, calibrate, evaluate, evaluate_models
-from streamkws.evaluation.scoring import NoiseBank, max_frame_energy, mix, read_corpus, score_corpus
+from streamkws.evaluation.det import DetCurve, Figures, calibrate, count_misses, evaluate, evaluate_models
+from streamkws.evaluation.scoring import (
+    Condition,
+    NoiseBank,
+    RoomBank,
+    in_room,
+    max_frame_energy,
+    mix,
+    read_corpus,
+    score_corpus,
+    score_recordings,
+)
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
@@ -359,6 +369,72 @@ def test_noise_files_get_no_noise_themselves(noisy_corpus):
     again = score_corpus(models, read_corpus(noisy_corpus, models[0].keywords))
     for one, other in zip(noisy.recordings, again.scores[0][1].recordings, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_noise_is_known_by_its_label_or_by_its_source(noisy_corpus):
+    table = "file,start,end,label,speaker,source\n0.wav,0,30000,rain,,1.wav\n0.wav,30000,80000,noise,,running_tap.wav\n"
+    (noisy_corpus / "hum_noise" / "segments.csv").write_text(table)
+    bank = NoiseBank.read(read_corpus(noisy_corpus, ["go"]).negatives, seed=0)
+    lengths = {label: len(stretch) for label, stretch in zip(bank.labels, bank.stretches, strict=True)}
+    assert lengths == {"": 16000, "rain": 30000, "running_tap": 50000}
+    rain = bank.only(["rain", "hail"])
+    assert (rain.labels, [len(stretch) for stretch in rain.stretches], rain.seed) == (("rain",), [30000], 0)
+
+
+def test_a_room_keeps_the_level_and_delays_nothing():
+    samples = np.zeros(16000, dtype=np.float32)
+    samples[4000:4100] = 0.5
+    response = np.zeros(3000, dtype=np.float32)
+    response[[200, 1000]] = -0.8, 0.4
+    heard = in_room(samples, response)
+    assert max_frame_energy(heard) == pytest.approx(max_frame_energy(samples), rel=1e-5)
+    reference = np.convolve(samples, response[200:])[:16000]
+    assert heard == pytest.approx(reference * heard[4000] / reference[4000], abs=1e-6)
+    assert np.flatnonzero(np.abs(heard) > 1e-3)[0] == 4000
+
+
+def test_a_room_does_not_clip():
+    samples = np.full(4096, 0.9, dtype=np.float32)
+    response = np.array([1.0, -0.99], dtype=np.float32)  # all but the first sample nearly vanishes
+    heard = in_room(samples, response)
+    assert heard[0] == np.abs(heard).max() == 1
+    assert not in_room(np.zeros(10, dtype=np.float32), response).any()
+
+
+def test_recordings_are_missed_as_the_evaluation_counts(noisy_corpus):
+    model = ToyModel({"go": 0.5, "stop now": 0.7})
+    corpus = read_corpus(noisy_corpus, model.keywords)
+    scored = score_corpus([model], corpus)
+    conditions = [Condition("clean"), Condition("10 dB", 10.0), Condition("room", in_room=True)]
+    ((clean, noisy, room),) = score_recordings([model], corpus, conditions)
+    assert not room.negatives
+    for condition, whole in zip((clean, noisy), scored.scores[0], strict=True):
+        for one, other in zip(condition.recordings, whole.recordings, strict=True):
+            assert np.array_equal(one, other)
+    (evaluation,) = evaluate_models([model], noisy_corpus)
+    for name, condition in (("clean", clean), ("10 dB", noisy)):
+        misses = {keyword: point.figures[name].misses for keyword, point in evaluation.shipped.items()}
+        assert count_misses(model, scored, condition.recordings, model.thresholds) == misses
+    assert count_misses(model, scored, clean.recordings, {"go": 0.92}) == {"go": 3}
+    assert any(not np.array_equal(a, b) for a, b in zip(clean.recordings, room.recordings, strict=True))
+
+
+def test_a_recording_always_has_the_same_room(corpus):
+    listed = read_corpus(corpus, ["go"])
+    bank = RoomBank(tuple(np.full(1, n, dtype=np.float32) for n in range(1, 9)))
+    drawn = [int(bank.draw(recording)[0]) for recording in listed.recordings]
+    assert drawn == [int(bank.draw(recording)[0]) for recording in listed.recordings]
+    assert len(set(drawn)) > 1
+    assert len(RoomBank.read(corpus, 0).responses) == 1
+
+
+def test_conditions_that_the_corpus_cannot_make(corpus, noisy_corpus):
+    listed = read_corpus(noisy_corpus, ["go"])
+    with pytest.raises(ConfigError, match=r": expected rain or hail for wet$"):
+        score_recordings([ToyModel()], listed, [Condition("wet", 10.0, ("rain", "hail"))])
+    (corpus / "impulse_responses" / "room.wav").unlink()
+    with pytest.raises(ConfigError, match=r": expected impulse responses in impulse_responses for hall$"):
+        score_recordings([ToyModel()], listed, [Condition("hall", in_room=True)])
 
 
 def test_models_with_the_same_front_end_share_it(corpus):

@@ -1,7 +1,8 @@
 """Runs one wake-word engine for bench/peers.py, in that engine's environment.
 
 Every engine has the same four methods: `prepare` makes what the engine takes of a block of samples (not timed), `push`
-feeds it (timed), `hits` says what was heard of push's result, `reset` forgets the past.
+feeds it (timed), `hits` says what was heard of push's result, `reset` forgets the past. An engine that only scores has
+a fifth, `scores`: keyword to score, of push's result.
 """
 
 import ctypes
@@ -140,8 +141,12 @@ class MicroWakeWord:
                 scores[keyword] = word.process_streaming_prob(features)
         return scores
 
+    def scores(self, result):
+        """The score of each keyword that the block completed one of."""
+        return result
+
     def hits(self, result):
-        return self.once.hits(result, self.thresholds)
+        return self.once.hits(self.scores(result), self.thresholds)
 
 
 class OpenWakeWord:
@@ -167,8 +172,12 @@ class OpenWakeWord:
     def prepare(self, block):
         return block
 
+    def scores(self, result):
+        """The score of each keyword."""
+        return {keyword: result[OPEN_MODELS[keyword]] for keyword in self.keywords}
+
     def hits(self, result):
-        return self.once.hits({keyword: result[OPEN_MODELS[keyword]] for keyword in self.keywords}, self.thresholds)
+        return self.once.hits(self.scores(result), self.thresholds)
 
 
 class PocketSphinx:
@@ -244,21 +253,34 @@ class Worker:
 
     def detect(self, samples):
         """[keyword, seconds heard when it was said, score or None] of each detection in a recording."""
+        length = self.engine.block_samples
+        found = []
+        for end, result in enumerate(self._results(samples), start=1):
+            hits = self.engine.hits(result)
+            found += [[keyword, end * length / latency.SAMPLE_RATE, score] for keyword, score in hits]
+        return found
+
+    def scores(self, samples, out):
+        """Write the score of each block and keyword, (n, K) float32, to an .npy file; NaN where there is none."""
+        rows = [self.engine.scores(result) for result in self._results(samples)]
+        keywords = self.engine.keywords
+        np.save(out, np.array([[row.get(keyword, np.nan) for keyword in keywords] for row in rows], np.float32))
+
+    def _results(self, samples):
+        """What a fresh engine's push returns for each block of a recording, its last block filled up with zeros."""
         self.engine.reset()
         recording, length = np.load(samples), self.engine.block_samples
         recording = np.pad(recording, (0, -recording.size % length))
-        found = []
-        for end, block in enumerate(latency.cut(recording, length), start=1):
-            hits = self.engine.hits(self.engine.push(self.engine.prepare(block)))
-            found += [[keyword, end * length / latency.SAMPLE_RATE, score] for keyword, score in hits]
-        return found
+        for block in latency.cut(recording, length):
+            yield self.engine.push(self.engine.prepare(block))
 
 
 def main():
     """Answer the bench. Argument: the core to run on, or none."""
     pin(int(sys.argv[1]) if len(sys.argv) > 1 else None)
     worker = Worker()
-    serve({"open": worker.open, "memory": worker.memory, "time": worker.time, "detect": worker.detect})
+    commands = (worker.open, worker.memory, worker.time, worker.detect, worker.scores)
+    serve({command.__name__: command for command in commands})
 
 
 if __name__ == "__main__":

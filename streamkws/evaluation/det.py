@@ -318,6 +318,28 @@ def evaluate_models(
     return [evaluate_scores(model, scored, m, progress) for m, model in enumerate(models)]
 
 
+def count_misses(
+    model: Model, scored: ScoredCorpus, recordings: Sequence[Posteriors], thresholds: Mapping[str, float]
+) -> dict[str, int]:
+    """Misses of each keyword at its threshold.
+
+    recordings: (S, K) posteriors of each of scored.recordings, in any condition.
+    thresholds: by keyword; those of other keywords are not counted.
+    """
+    limits = _limits(scored.recording_samples)
+    misses = {}
+    for keyword, threshold in thresholds.items():
+        own = [r for r, recording in enumerate(scored.recordings) if recording.keyword == keyword]
+        timeline = Timeline.of(model, [recordings[r] for r in own])
+        heard = {
+            own[stream]
+            for stream, k, peak_s in timeline.detect(threshold)
+            if model.keywords[k] == keyword and limits[own[stream]][0] <= peak_s <= limits[own[stream]][1]
+        }
+        misses[keyword] = len(own) - len(heard)
+    return misses
+
+
 def calibrate(
     evaluation: Evaluation, target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0
 ) -> dict[str, float]:
@@ -573,6 +595,12 @@ class Timeline:
         return np.maximum.reduceat(self.smoothed, first)  # the silence behind a stream is no higher than its end
 
 
+def _limits(recording_samples: Iterable[int]) -> list[tuple[float, float]]:
+    """Seconds of each padded recording between which a detection counts."""
+    padding_s = PADDING_SAMPLES / SAMPLE_RATE
+    return [(padding_s - BEFORE_S, padding_s + n_samples / SAMPLE_RATE + AFTER_S) for n_samples in recording_samples]
+
+
 def _sweep(
     model: Model,
     scored: ScoredCorpus,
@@ -582,10 +610,7 @@ def _sweep(
     progress: Progress | None,
 ) -> _Counts:
     n_keywords, n_recordings = len(model.keywords), len(scored.recordings)
-    padding_s = PADDING_SAMPLES / SAMPLE_RATE
-    limits = [
-        (padding_s - BEFORE_S, padding_s + n_samples / SAMPLE_RATE + AFTER_S) for n_samples in scored.recording_samples
-    ]
+    limits = _limits(scored.recording_samples)
     recordings, negatives = Timeline.of(model, scores.recordings), Timeline.of(model, scores.negatives)
     counts = _Counts(
         heard=np.zeros((len(thresholds), n_recordings), dtype=np.bool_),

@@ -3,7 +3,7 @@
 A corpus is a folder:
 
     wakewords/<keyword, _ for space>/*.flac   recordings that hold the keyword once, one file each
-    impulse_responses/                        not judged
+    impulse_responses/                        not judged: the rooms that recordings may be put into
     <any other name>/                         negative audio: no keyword is spoken in it
     <any other name>/segments.csv             optional: file,start,end,label,speaker,source of each part (samples)
     <name>_noise/                             negative audio that also serves as noise for the noise conditions
@@ -33,12 +33,14 @@ from streamkws.model import Model, ModelState
 SAMPLE_RATE = 16000
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 KEYWORD_SET = "wakewords"
-IGNORED_SETS = ("impulse_responses",)
+ROOM_SET = "impulse_responses"
+IGNORED_SETS = (ROOM_SET,)
 NOISE_SUFFIX = "_noise"
 PADDING_SAMPLES = SAMPLE_RATE  # before and after a keyword recording
 PADDING_RMS = 10 ** (-70 / 20)  # -70 dBFS
 ENERGY_FRAME_SAMPLES = 2048
 BLOCK_SAMPLES = 60 * SAMPLE_RATE  # what is held of a file that gets no noise
+NO_LABEL = "noise"  # what a segment of noise is called that its table only names by its source
 NOISE_DRAWS = 20  # stretches tried before a recording is left without noise because all were digital silence
 
 Samples = npt.NDArray[np.float32]
@@ -66,17 +68,34 @@ class NegativeFile:
 
     set_name: the folder of the corpus it belongs to.
     segments: (start, end) in samples of each separate recording in it; empty where the file is one recording.
+    labels: what each segment holds, "" where the table does not say; the source's name where it is only "noise".
     """
 
     path: Path
     name: str
     set_name: str
     segments: tuple[tuple[int, int], ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def is_noise(self) -> bool:
         """Whether it serves as noise (and then gets none itself)."""
         return self.set_name.endswith(NOISE_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to a keyword recording before it is heard.
+
+    snr_db: signal-to-noise ratio as `mix` defines it; None is without noise.
+    noise: labels of the noise that is mixed in; none is any.
+    in_room: whether it is heard through an impulse response, by which the noise is left alone.
+    """
+
+    name: str
+    snr_db: float | None = None
+    noise: tuple[str, ...] = ()
+    in_room: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,10 +180,17 @@ def read_corpus(root: str | Path, keywords: Iterable[str]) -> Corpus:
         segments = _read_segments(table) if table.is_file() else {}
         files = {path.relative_to(folder).as_posix(): path for path in audio_files(folder)}
         files |= {name: folder / name for name in segments if name not in files}
-        negatives += [
-            NegativeFile(path, path.relative_to(root).as_posix(), folder.name, tuple(segments.get(name, ())))
-            for name, path in sorted(files.items())
-        ]
+        for name, path in sorted(files.items()):
+            parts = segments.get(name, [])
+            negatives.append(
+                NegativeFile(
+                    path,
+                    path.relative_to(root).as_posix(),
+                    folder.name,
+                    segments=tuple((start, end) for start, end, _ in parts),
+                    labels=tuple(label for _, _, label in parts),
+                )
+            )
         if not files:
             notes.append(f"{folder.name} holds no audio")
     if not negatives:
@@ -303,20 +329,62 @@ def score_corpus(
     )
 
 
+def score_recordings(
+    models: Sequence[Model],
+    corpus: Corpus,
+    conditions: Sequence[Condition],
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[list[Scores]]:
+    """Let every model listen to every keyword recording of a corpus, once per condition, as score_corpus does.
+
+    progress: called with ("listening", recordings done, recordings in all).
+    Returns [model][condition], without negatives.
+    Raises ConfigError for a condition whose noise or rooms the corpus does not have, AudioError or OSError for a
+    recording or an impulse response that cannot be read.
+    """
+    noise, rooms = NoiseBank.read(corpus.negatives, seed), RoomBank.read(corpus.root, seed)
+    banks = [noise.only(condition.noise) if condition.noise else noise for condition in conditions]
+    for condition, bank in zip(conditions, banks, strict=True):
+        if condition.snr_db is not None and not bank.stretches:
+            raise ConfigError(f"{corpus.root}: expected {' or '.join(condition.noise) or 'noise'} for {condition.name}")
+        if condition.in_room and not rooms.responses:
+            raise ConfigError(f"{corpus.root}: expected impulse responses in {ROOM_SET} for {condition.name}")
+    ears = _Ears(models)
+    heard: list[list[list[Posteriors]]] = []  # [recording][condition][model]
+    for n_done, recording in enumerate(corpus.recordings):
+        if progress is not None:
+            progress("listening", n_done, len(corpus.recordings))
+        samples = read_audio(recording.path)
+        response = rooms.draw(recording) if rooms.responses else None
+        heard.append(
+            [
+                ears.listen([bank.over_recording(recording, samples, one.snr_db, response if one.in_room else None)])[0]
+                for one, bank in zip(conditions, banks, strict=True)
+            ]
+        )
+    return [
+        [Scores(tuple(by_condition[c][m] for by_condition in heard), ()) for c in range(len(conditions))]
+        for m in range(len(models))
+    ]
+
+
 @dataclass(frozen=True)
 class NoiseBank:
     """Noise recordings, from which each file to be judged gets its own, always the same stretch.
 
-    stretches: (n,) float32 each, 16 kHz.
+    stretches: (n,) float32 each, 16 kHz. labels: what each is, where it is known.
     """
 
     stretches: tuple[Samples, ...]
     seed: int = 0
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, negatives: Iterable[NegativeFile], seed: int) -> NoiseBank:
         """Collect the segments of the noise files; files that cannot be read are left to score_corpus to report."""
         stretches: list[Samples] = []
+        labels: list[str] = []
         for negative in negatives:
             if not negative.is_noise:
                 continue
@@ -324,15 +392,32 @@ class NoiseBank:
                 samples = read_audio(negative.path)
             except (AudioError, OSError):
                 continue
-            pieces = [samples[start:end] for start, end in negative.segments or ((0, len(samples)),)]
-            stretches += [piece for piece in pieces if len(piece)]
-        return cls(tuple(stretches), seed)
+            segments = negative.segments or ((0, len(samples)),)
+            for (start, end), label in zip(segments, negative.labels or [""] * len(segments), strict=True):
+                piece = samples[start:end]
+                if len(piece):
+                    stretches.append(piece)
+                    labels.append(label)
+        return cls(tuple(stretches), seed, tuple(labels))
 
-    def over_recording(self, recording: Recording, samples: Samples, snr_db: float | None) -> Samples:
-        """Pad a keyword recording on both sides and, unless snr_db is None, lay noise over all of it."""
+    def only(self, labels: Iterable[str]) -> NoiseBank:
+        """The stretches with these labels."""
+        wanted = set(labels)
+        kept = [n for n, label in enumerate(self.labels) if label in wanted]
+        return NoiseBank(tuple(self.stretches[n] for n in kept), self.seed, tuple(self.labels[n] for n in kept))
+
+    def over_recording(
+        self, recording: Recording, samples: Samples, snr_db: float | None, response: Samples | None = None
+    ) -> Samples:
+        """Pad a keyword recording on both sides and, unless snr_db is None, lay noise over all of it.
+
+        response: (n,) float32 impulse response of a room that the recording is heard in, the noise not.
+        """
         random = self._random(recording.name)
         padding = (PADDING_RMS * random.standard_normal((2, PADDING_SAMPLES))).astype(np.float32)
         padded = np.concatenate([padding[0], samples, padding[1]])
+        if response is not None:
+            padded = in_room(padded, response)
         if snr_db is None:
             return padded
         return mix(padded, self._draw(random, len(padded)), snr_db)
@@ -350,7 +435,7 @@ class NoiseBank:
         return noisy
 
     def _random(self, name: str) -> np.random.Generator:
-        return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        return _generator(self.seed, name)
 
     def _draw(self, random: np.random.Generator, n_samples: int) -> Samples:
         """Cut n_samples from a noise recording, repeating one that is too short; zeros if only silence was drawn."""
@@ -361,6 +446,49 @@ class NoiseBank:
             if max_frame_energy(noise) > 0:
                 return noise
         return np.zeros(n_samples, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class RoomBank:
+    """Impulse responses of rooms, from which each keyword recording gets one, always the same.
+
+    responses: (n,) float32 each, 16 kHz.
+    """
+
+    responses: tuple[Samples, ...]
+    seed: int = 0
+
+    @classmethod
+    def read(cls, root: Path, seed: int) -> RoomBank:
+        """Read a corpus' impulse responses but those that are digital silence.
+
+        Raises AudioError or OSError for a file that cannot be read.
+        """
+        responses = [read_audio(path) for path in audio_files(root / ROOM_SET)]
+        return cls(tuple(response for response in responses if response.any()), seed)
+
+    def draw(self, recording: Recording) -> Samples:
+        """The impulse response of a recording."""
+        random = _generator(self.seed, f"{recording.name}#room")
+        return self.responses[random.integers(len(self.responses))]
+
+
+def in_room(samples: Samples, response: Samples) -> Samples:
+    """Hear samples through an impulse response, whose greatest value is the direct path and comes without delay.
+
+    As many samples come back, their loudest frame as loud as before, and less loud only where they would clip.
+
+    samples, response: (n,) float32; the response is not digital silence.
+    """
+    response = response[int(np.argmax(np.abs(response))) :]
+    n_fft = 1 << (len(samples) + len(response) - 2).bit_length()
+    spectrum = np.fft.rfft(samples.astype(np.float64), n_fft) * np.fft.rfft(response.astype(np.float64), n_fft)
+    heard = np.fft.irfft(spectrum, n_fft)[: len(samples)]
+    energy = max_frame_energy(heard.astype(np.float32))
+    if energy > 0:
+        heard *= math.sqrt(max_frame_energy(samples) / energy)
+    heard /= max(1.0, float(np.abs(heard).max(initial=0.0)))
+    return heard.astype(np.float32)
 
 
 def max_frame_energy(samples: Samples) -> float:
@@ -426,8 +554,13 @@ class _Ears:
         return [np.concatenate(part) if part else np.empty((0, 0), np.float32) for part in parts], n_samples
 
 
-def _read_segments(table: Path) -> dict[str, list[tuple[int, int]]]:
-    segments: dict[str, list[tuple[int, int]]] = {}
+def _generator(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def _read_segments(table: Path) -> dict[str, list[tuple[int, int, str]]]:
+    """(start, end, label) of each segment, by file."""
+    segments: dict[str, list[tuple[int, int, str]]] = {}
     try:
         with table.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
@@ -444,10 +577,15 @@ def _read_segments(table: Path) -> dict[str, list[tuple[int, int]]]:
                         f"{table}, line {rows.line_num}: expected 0 <= start <= end in samples, "
                         f"got {row['start']} and {row['end']}"
                     )
-                segments.setdefault(row["file"], []).append((start, end))
+                label, source = row.get("label") or "", row.get("source") or ""
+                segments.setdefault(row["file"], []).append((start, end, _label(label, source)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{table}: cannot be read: {error}") from error
     return segments
+
+
+def _label(label: str, source: str) -> str:
+    return Path(source).stem if label == NO_LABEL and source else label
 
 
 def _folders(root: Path) -> list[Path]:
