@@ -118,6 +118,22 @@ def test_masks_fill_with_the_mean_and_stay_within_their_widths():
     np.testing.assert_array_equal(features[masked], np.broadcast_to(fill, features.shape)[masked])
 
 
+def test_another_rhythm_keeps_both_ends_and_never_runs_backwards():
+    positions = augment.rhythm_positions(np.random.default_rng(0), 5, 90, 0.3)
+    assert positions.shape == (5, 90) and positions.dtype == np.float32
+    np.testing.assert_allclose(positions[:, 0], 0)
+    np.testing.assert_allclose(positions[:, -1], 89, rtol=1e-5)
+    assert (np.diff(positions) > 0).all()
+    assert np.abs(positions - np.arange(90)).max() > 2
+    np.testing.assert_allclose(augment.rhythm_positions(np.random.default_rng(0), 1, 90, 0.0)[0], np.arange(90), 1e-5)
+
+
+def test_features_are_read_between_frames():
+    features = np.arange(12, dtype=np.float32).reshape(1, 6, 2)
+    read = augment.at_positions(features, np.array([[0.0, 0.5, 2.25, 3.0, 4.0, 5.0]], np.float32))
+    np.testing.assert_allclose(read[0, :, 0], [0.0, 1.0, 4.5, 6.0, 8.0, 10.0])
+
+
 def test_speech_region_finds_the_word_in_noise():
     rng = np.random.default_rng(4)
     samples = rng.standard_normal(48000) * 30
@@ -157,6 +173,8 @@ def test_pick_follows_the_shares():
         ({"speed_min": 1.1}, "expected 0.5 <= speed_min <= 1"),
         ({"vtlp_max": 0.9}, "expected 0.5 <= vtlp_min <= 1 <= vtlp_max"),
         ({"snr_min_db": 30.0}, "expected augment.snr_min_db <= augment.snr_max_db"),
+        ({"voice_share": 1.5}, "expected augment.voice_share in 0..1, got 1.5"),
+        ({"voice_min_hz": 40.0}, "expected 50 <= voice_min_hz"),
         ({"shift_frames": -1}, "expected augment.shift_frames >= 0, got -1"),
     ],
 )

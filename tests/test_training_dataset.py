@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,52 @@ def test_part_of_a_keyword_is_no_keyword(part):
     assert not any((example.targets[:2] != 0).any() for example in examples)
     lengths = [np.sum(example.features.max(1) > example.features.max() - 4) for example in examples]
     assert np.median(lengths) < 36  # of some 60 frames
+
+
+def test_a_word_heard_elsewhere_is_where_it_is_heard(monkeypatch):
+    clock = SimpleNamespace(end_s=lambda step: step / 100)
+    model = SimpleNamespace(name="ears", keywords=("x", *KEYWORDS), config=SimpleNamespace(clock=clock))
+    samples = np.zeros(48000, np.int16)
+    clips = [dataset.Clip(samples, keyword, "s", 8000, 16000) for keyword in (0, 1, 1, 1)]
+    heard = iter([(1, 95, 0.9), (2, 250, 0.9), (2, 250, 0.4), (2, 30, 0.9)])  # column, hundredths of a second, score
+
+    def posteriors(samples, model):
+        assert samples.size == 48000 + 8000
+        scores = np.zeros((350, 3), np.float32)
+        column, step, score = next(heard)
+        scores[step, column] = score
+        return scores
+
+    monkeypatch.setattr(dataset, "posteriors", posteriors)
+    placed = dataset.located(clips, KEYWORDS, model)
+    assert [(clip.start, clip.end) for clip in placed] == [(8000, 16000), (32000, 40000), (8000, 16000), (0, 4800)]
+    with pytest.raises(ConfigError, match=r"expected data.locator to know 'down', ears knows go up"):
+        dataset.located(clips, KEYWORDS, SimpleNamespace(name="ears", keywords=("go up",)))
+
+
+def test_keywords_are_said_in_other_voices_each_made_once(part, monkeypatch):
+    made = []
+
+    def in_another_voice(rng, samples, lowest_hz, highest_hz):
+        made.append(rng.integers(1 << 30))
+        return samples.astype(np.float32)[::-1]
+
+    monkeypatch.setattr(dataset, "in_another_voice", in_another_voice)
+    monkeypatch.setattr(dataset, "vocoder", lambda: None)
+    data = replace(DATA, keyword_share=0.99, partial_share=0.0)
+    one = maker(part, data, replace(PLAIN, voice_share=1.0, n_voices=2))
+    features = [one.make(index).features for index in range(150)]
+    assert len(made) == len(set(made)) == len(one.voices) == 2 * len(one.clips)
+    np.testing.assert_array_equal(maker(part, data, one.augmentation).make(7).features, features[7])
+    assert not np.array_equal(maker(part, data, PLAIN).make(7).features, features[7])
+
+
+def test_a_collage_is_loud_and_no_keyword(part):
+    one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.0, collage_share=0.99), PLAIN)
+    examples = [one.make(index) for index in range(20)]
+    assert not any((example.targets == 1).any() for example in examples)
+    quiet = one.frontends[0].push(np.zeros(3200, np.int16)).mean()
+    assert np.median([example.features.mean() for example in examples]) > quiet + 3
 
 
 def test_noise_is_heard(part):
@@ -192,7 +239,7 @@ def test_segments_beyond_their_file(part, tmp_path):
     [
         ({"negatives": {}}, "expected data.negatives to give sets a share"),
         ({"crop_s": 3.0}, "expected data.crop_s in 0.5..2.0 seconds, got 3.0"),
-        ({"keyword_share": 0.95}, "keyword_share . data.partial_share below 1"),
+        ({"keyword_share": 0.95}, "keyword_share . data.partial_share . data.collage_share below 1"),
         ({"word_pair_share": 2.0}, "expected data.word_pair_share in 0..1, got 2.0"),
         ({"min_tail_s": 1.5}, "expected data.min_tail_s from 0 to half of crop_s, got 1.5"),
     ],

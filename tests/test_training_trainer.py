@@ -45,7 +45,7 @@ name = "chirps"
 AWARE = (
     RECIPE.replace('"chirps"', '"aware"', 1)
     .replace("CORPUS", "nowhere")
-    .replace("STEPS", "24\nreuse = 16")
+    .replace("STEPS", "24\nreuse = 16\nhard_share = 0.5")
     .replace("validate_steps = 40", "validate_steps = 6")
     .replace("log_steps = 20", "log_steps = 8")
     .replace("batch = 16", "batch = 8")
@@ -172,6 +172,44 @@ def test_a_batch_is_shifted_with_its_labels():
     assert np.abs(jitter).max() <= 3 * math.log(10) / 10 + 1e-3 and jitter.std() > 0.2
 
 
+def test_hard_examples_are_drawn_more_often():
+    config = TrainingConfig(batch=64, pool=96, hard_share=0.5)
+    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0.0)
+    pool = filled_pool(0, config, augmentation)
+    pool.hardness[:] = 0.001
+    pool.hardness[40] = 1.0
+    numbers = pool.batch(0, np.zeros(4, np.float32), -20.0)[0][:, 0, 0]
+    assert 28 <= (numbers[:32] == 40).sum() <= 32 and (numbers[32:] == 40).sum() < 5
+    np.testing.assert_array_equal(pool.slots, numbers)
+    while pool.n_made <= pool.capacity + 40:
+        pool.add(block(pool.n_made))
+    assert pool.hardness[40] == 1.0 and pool.hardness[8] == 1.0  # new examples count as one
+
+
+def test_hardness_is_the_loss_of_the_worst_peak():
+    logits = torch.full((3, 5, 3), -4.0)
+    logits[0, 2, 0] = 3.0  # present and heard
+    logits[1, 4, 1] = 3.0  # absent and heard
+    logits[2, 1, 2] = 9.0  # an auxiliary output
+    targets = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0]], np.int8)
+    expected = [math.log1p(math.exp(-3)), math.log1p(math.exp(3)), math.log1p(math.exp(4))]
+    np.testing.assert_allclose(trainer.hardness(logits, targets, 2), np.array(expected) + 0.02, rtol=1e-6)
+
+
+def test_another_rhythm_moves_the_labels_with_the_sound():
+    config = TrainingConfig(batch=64, pool=96)
+    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0, shift_frames=0, rhythm=0.3)
+    pool = filled_pool(0, config, augmentation)
+    pool.arrays[0][:] = np.arange(28)[None, :, None]
+    features, _, onset, first = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    frames = features[:, :, 0]  # which frame is heard when
+    assert frames.std(0).max() > 0.5
+    for labels, sounded in ((onset, 9), (first, 14)):
+        at = np.take_along_axis(frames, labels[:, :1].astype(int), 1)[:, 0]
+        before = np.take_along_axis(frames, labels[:, :1].astype(int) - 1, 1)[:, 0]
+        assert ((before < sounded) & (sounded <= at)).all()
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
@@ -205,6 +243,16 @@ def test_training_learns_logs_and_continues(place):
     assert measured[-1].keys() >= {"miss go up", "miss down", "miss at 0 FA"}
     assert measured[-1]["miss at 2 FA"] <= 0.25
     assert sorted(path.name for path in run.iterdir()) == ["best.pt", "checkpoint.pt", "log.jsonl", "recipe.toml"]
+
+
+def test_training_with_bfloat16_learns_in_float32_weights(place, corpus, monkeypatch):
+    monkeypatch.chdir(place)
+    text = RECIPE.replace("chirps", "half").replace("CORPUS", "nowhere").replace("STEPS", "40\nbfloat16 = true")
+    (place / "half.toml").write_text(text)
+    run = train(place / "half.toml", corpus=corpus)
+    losses = [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if "loss" in line]
+    assert losses[-1] < 0.95 * losses[0]
+    assert all(one.dtype == torch.float32 for one in load_network(run / "checkpoint.pt").parameters())
 
 
 def test_export_writes_models_that_load_and_agree(place, corpus, capsys):

@@ -21,6 +21,8 @@ C64 = npt.NDArray[np.complex64]
 
 SNR_FRAME = 2048
 """Samples of the frames whose energy defines an SNR."""
+RHYTHM_FRAMES = 20
+"""Frames over which a changed rhythm keeps its tempo."""
 ROOM_SAMPLES = 7440
 """Room responses are cut to this many samples, 0.465 s at 16 kHz."""
 
@@ -30,6 +32,8 @@ class AugmentConfig:
     """How strongly training audio is perturbed; a share is the part of the examples that a perturbation is applied to.
 
     speed_share, speed_min, speed_max: speed and pitch factor (1.1 = faster and higher).
+    voice_share, n_voices, voice_min_hz, voice_max_hz: keywords said in another voice (voices.py), n_voices of each
+        recording, their pitch drawn between these.
     n_vtlp, vtlp_min, vtlp_max: number and range of the vocal-tract-length factors (1 is always among them).
     room_share: room responses, at a random wet level.
     equalizer_share, equalizer_db: a smooth random spectral shape, its standard deviation in dB.
@@ -39,11 +43,16 @@ class AugmentConfig:
     context_share: other speech right before or after a keyword.
     shift_frames, gain_jitter_db: time shift and gain drawn anew each time an example is used.
     n_time_masks, time_mask_frames, n_frequency_masks, frequency_mask_bands: SpecAugment, number and greatest width.
+    rhythm: the tempo of each fifth of a second is drawn anew at each use, its logarithm with this standard deviation.
     """
 
     speed_share: float = 0.8
     speed_min: float = 0.85
     speed_max: float = 1.18
+    voice_share: float = 0.0
+    n_voices: int = 3
+    voice_min_hz: float = 90.0
+    voice_max_hz: float = 330.0
     n_vtlp: int = 9
     vtlp_min: float = 0.85
     vtlp_max: float = 1.15
@@ -66,11 +75,12 @@ class AugmentConfig:
     time_mask_frames: int = 12
     n_frequency_masks: int = 2
     frequency_mask_bands: int = 6
+    rhythm: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
             "speed_share", "room_share", "equalizer_share", "bandlimit_share", "noise_share", "recorded_share",
-            "babble_share", "overdrive_share", "context_share",
+            "babble_share", "overdrive_share", "context_share", "voice_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected augment.{name} in 0..1, got {getattr(self, name)}")
@@ -82,12 +92,14 @@ class AugmentConfig:
             )
         if not 0.5 <= self.vtlp_min <= 1 <= self.vtlp_max <= 2 or self.n_vtlp < 1:
             raise ConfigError("expected 0.5 <= vtlp_min <= 1 <= vtlp_max <= 2 and n_vtlp >= 1")
+        if not 50 <= self.voice_min_hz <= self.voice_max_hz <= 600 or self.n_voices < 1:
+            raise ConfigError("expected 50 <= voice_min_hz <= voice_max_hz <= 600 and n_voices >= 1")
         for low, high in (("snr_min_db", "snr_max_db"), ("peak_min_db", "peak_max_db")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"expected augment.{low} <= augment.{high}")
         for name in (
             "shift_frames", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
-            "gain_jitter_db", "equalizer_db",
+            "gain_jitter_db", "equalizer_db", "rhythm",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected augment.{name} >= 0, got {getattr(self, name)}")
@@ -212,6 +224,28 @@ def mask_features(rng: np.random.Generator, features: F32, fill: F32, config: Au
             width = int(rng.integers(0, config.frequency_mask_bands + 1))
             start = int(rng.integers(0, max(1, n_mels - width)))
             features[index, :, start : start + width] = fill[start : start + width]
+
+
+def rhythm_positions(rng: np.random.Generator, n_examples: int, n_frames: int, deviation: float) -> F32:
+    """(B, T) float32: which frame, in fractions, an example of another rhythm has at each frame.
+
+    Rises from 0 to T - 1 in each example; the slope is constant over RHYTHM_FRAMES frames, its logarithm normal.
+    """
+    n_parts = -(-n_frames // RHYTHM_FRAMES)
+    slopes = np.exp(deviation * rng.standard_normal((n_examples, n_parts)))
+    positions = np.cumsum(np.repeat(slopes, RHYTHM_FRAMES, axis=1)[:, :n_frames], axis=1)
+    positions -= positions[:, :1]
+    positions *= (n_frames - 1) / np.maximum(positions[:, -1:], 1e-9)
+    return positions.astype(np.float32)
+
+
+def at_positions(features: F32, positions: F32) -> F32:
+    """Features (B, T, F) read at fractional frames (B, T), linearly interpolated."""
+    examples = np.arange(len(features))[:, None]
+    before = np.minimum(positions.astype(np.int64), features.shape[1] - 2)
+    share = (positions - before)[:, :, None].astype(np.float32)
+    read: F32 = features[examples, before] * (1 - share) + features[examples, before + 1] * share
+    return read
 
 
 def speech_region(samples: npt.NDArray[np.int16] | F32, sample_rate: int = 16000) -> tuple[int, int]:

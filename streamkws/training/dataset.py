@@ -11,7 +11,7 @@ import csv
 import multiprocessing
 import signal
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Full
@@ -21,10 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.audio import read_audio
+from streamkws.detector import posteriors
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
+from streamkws.model import Model
+from streamkws.model_file import load_model
 from streamkws.training import augment
 from streamkws.training.augment import F32, AugmentConfig
+from streamkws.training.voices import in_another_voice, vocoder
 
 I16 = npt.NDArray[np.int16]
 
@@ -35,6 +39,10 @@ speaker each, the 115 unknown ones of "computer" would leave an eighth of its ex
 SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
 WORD_SAMPLES = 26000
 """Segments up to this long are single words, longer ones running speech or noise."""
+HEARD, HEARD_LATE = 0.5, 6400
+"""Smoothed posterior from which a locator hears a keyword, and how many samples after its end at most."""
+VOICE_MARGIN = 4800
+"""Samples on either side of a word that are said in another voice with it."""
 N_FFT = 48000
 """Length of the forward transform of an example; holds 2.1 s at the highest speed and a room's response."""
 
@@ -47,8 +55,11 @@ class DataConfig:
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
-    keyword_share, partial_share: parts of the examples that are keywords and pieces of keywords.
+    keyword_share, partial_share, collage_share: parts of the examples that are keywords, pieces of keywords, and short
+        pieces of keywords and other speech, one after the other.
     word_pair_share: part of the single-word examples that are several words in a row.
+    locator: a model, by name or path, that knows the keywords: where it hears the keyword of a recording outside the
+        stretch of sound that speech_region takes for it, the keyword is where it is heard; "" for none.
     min_tail_s: a keyword ends at least this long before the example does.
     """
 
@@ -63,7 +74,9 @@ class DataConfig:
     crop_s: float = 2.0
     keyword_share: float = 0.5
     partial_share: float = 0.08
+    collage_share: float = 0.0
     word_pair_share: float = 0.5
+    locator: str = ""
     min_tail_s: float = 0.3
 
     def __post_init__(self) -> None:
@@ -71,8 +84,11 @@ class DataConfig:
             raise ConfigError("expected data.negatives to give sets a share of 0 or more, and one more than 0")
         if not 0.5 <= self.crop_s <= 2.0:
             raise ConfigError(f"expected data.crop_s in 0.5..2.0 seconds, got {self.crop_s}")
-        if min(self.keyword_share, self.partial_share) < 0 or self.keyword_share + self.partial_share >= 1:
-            raise ConfigError("expected data.keyword_share + data.partial_share below 1, neither negative")
+        shares = (self.keyword_share, self.partial_share, self.collage_share)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise ConfigError(
+                "expected data.keyword_share + data.partial_share + data.collage_share below 1, none negative"
+            )
         if not 0 <= self.word_pair_share <= 1:
             raise ConfigError(f"expected data.word_pair_share in 0..1, got {self.word_pair_share}")
         if not 0 <= self.min_tail_s < self.crop_s / 2:
@@ -148,6 +164,37 @@ def read_wakewords(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip],
         if len(clips) == n_before:
             raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
     return clips, unusable
+
+
+def located(clips: list[Clip], keywords: tuple[str, ...], model: Model) -> list[Clip]:
+    """The clips, each with its word where the model hears it, if it hears it clearly and elsewhere.
+
+    A recording with loud noise in it has a main stretch of sound that is not the word: an example made of that stretch
+    would teach that noise is a keyword.
+    """
+    missing = sorted(set(keywords) - set(model.keywords))
+    if missing:
+        raise ConfigError(
+            f"expected data.locator to know {missing[0]!r}, {model.name} knows {', '.join(model.keywords)}"
+        )
+    clock = model.config.clock
+    typical = [
+        int(np.median([clip.end - clip.start for clip in clips if clip.keyword == index] or [0]))
+        for index in range(len(keywords))
+    ]
+    tail = np.zeros(SAMPLE_RATE // 2, np.int16)
+    placed = []
+    for clip in clips:
+        scores = posteriors(np.concatenate([clip.samples, tail]), model)[
+            :, model.keywords.index(keywords[clip.keyword])
+        ]
+        heard = round(clock.end_s(int(np.argmax(scores))) * SAMPLE_RATE)
+        inside = clip.start + (clip.end - clip.start) // 4 <= heard <= clip.end + HEARD_LATE
+        if scores.max(initial=0.0) >= HEARD and not inside:
+            end = min(heard, clip.samples.size)
+            clip = replace(clip, start=max(0, end - typical[clip.keyword]), end=end)
+        placed.append(clip)
+    return placed
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -226,6 +273,8 @@ class ExampleMaker:
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.keywords = keywords
         self.clips, self.unusable = read_wakewords(part / data.wakewords, keywords)
+        if data.locator:
+            self.clips = located(self.clips, keywords, load_model(data.locator))
         names = sorted({*data.negatives, *data.noise})
         sets = {name: read_segments(part / name) for name in names}
         self.negatives = [sets[name] for name in data.negatives]
@@ -236,6 +285,10 @@ class ExampleMaker:
         self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
         self.n_outputs = len(keywords) + len(labels)
         self.by_speaker = [self._clips_by_speaker(index) for index in range(len(keywords))]
+        self.numbers = {id(clip): index for index, clip in enumerate(self.clips)}
+        self.voices: dict[tuple[int, int], Clip] = {}
+        if augmentation.voice_share:
+            vocoder()
         self.by_label = {id(one): _segments_by_label(one) for one in self.negatives}
 
         rng = np.random.default_rng([seed, 0])
@@ -298,6 +351,8 @@ class ExampleMaker:
             canvas = self._keyword(rng, n_source, partial=False)
         elif kind < self.data.keyword_share + self.data.partial_share:
             canvas = self._keyword(rng, n_source, partial=True)
+        elif kind < self.data.keyword_share + self.data.partial_share + self.data.collage_share:
+            canvas = self._collage(rng, n_source)
         else:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
@@ -335,6 +390,8 @@ class ExampleMaker:
         speakers = self.by_speaker[keyword]
         clips = speakers[int(rng.integers(len(speakers)))]
         clip = clips[int(rng.integers(len(clips)))]
+        if self.augmentation.voice_share and rng.random() < self.augmentation.voice_share:
+            clip = self._in_another_voice(clip, int(rng.integers(self.augmentation.n_voices)))
         start, end = clip.start, clip.end
         first, last = 0, clip.samples.size  # what is taken of the clip
         if partial:
@@ -359,6 +416,53 @@ class ExampleMaker:
             self._context(rng, canvas.samples, first + offset, last + offset)
         if not partial:
             canvas.words.append((keyword, start + offset, end + offset))
+        return canvas
+
+    def _in_another_voice(self, clip: Clip, number: int) -> Clip:
+        """The word of a clip, with a margin, in its voice of this number; made when first asked for, and kept."""
+        key = self.numbers[id(clip)], number
+        voice = self.voices.get(key)
+        if voice is None:
+            first = max(0, clip.start - VOICE_MARGIN)
+            word = clip.samples[first : clip.end + VOICE_MARGIN]
+            spoken = in_another_voice(
+                np.random.default_rng([self.seed, 4, *key]),
+                word,
+                self.augmentation.voice_min_hz,
+                self.augmentation.voice_max_hz,
+            )
+            samples = np.clip(np.rint(spoken), -32768, 32767).astype(np.int16)
+            voice = replace(clip, samples=samples, start=clip.start - first, end=clip.end - first)
+            self.voices[key] = voice
+        return voice
+
+    def _collage(self, rng: np.random.Generator, n_source: int) -> _Canvas:
+        """Pieces of 0.1 to 0.4 s, of keywords (never two of the same one in a row) and of other speech; no keyword."""
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        fade = SAMPLE_RATE // 100
+        position, last = int(rng.integers(-2000, 8000)), -1
+        end = n_source - int(rng.integers(0, 8000))
+        while position < end:
+            length = int(rng.uniform(0.1, 0.4) * SAMPLE_RATE)
+            if rng.random() < 0.5:
+                keyword = int(rng.integers(len(self.keywords)))
+                if keyword == last:
+                    continue
+                speakers = self.by_speaker[keyword]
+                clips = speakers[int(rng.integers(len(speakers)))]
+                clip = clips[int(rng.integers(len(clips)))]
+                length = min(length, (clip.end - clip.start) // 2)
+                start = int(rng.integers(clip.start, clip.end - length + 1))
+                piece, last = clip.samples[start : start + length].astype(np.float32), keyword
+            else:
+                piece, last = self._speech(rng, length), -1
+            level = float(np.sqrt(np.mean(piece**2))) if piece.size else 0.0
+            if level > 0:
+                gain = 2000 * 10 ** (rng.uniform(-6, 6) / 20) / level
+                _put(canvas.samples, augment.faded(piece, fade) * np.float32(min(gain, 30.0)), position)
+            position += max(length - fade, fade)
+            if rng.random() < 0.15:
+                position += int(rng.uniform(0.05, 0.3) * SAMPLE_RATE)
         return canvas
 
     def _context(self, rng: np.random.Generator, samples: F32, first: int, last: int) -> None:

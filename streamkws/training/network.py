@@ -140,6 +140,11 @@ class KeywordNetwork(nn.Module):
         """The layers, from the input to the logits."""
         return [layer for layer in self.layers if isinstance(layer, CausalLayer)]
 
+    @property
+    def quantizing(self) -> bool:
+        """Whether a layer is computed quantized."""
+        return any(layer.quantizing for layer in self.causal_layers)
+
     def set_features(self, mean: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]) -> None:
         """Set the input's normalization, (F,) float32 each."""
         self.feature_mean.copy_(torch.from_numpy(mean))

@@ -108,11 +108,14 @@ class TrainingConfig:
 
     steps, max_minutes: training ends, its learning rate annealed, at whichever comes first; 0 minutes = no limit.
     batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
+    hard_share: part of a batch drawn in proportion to the loss that an example had when it was last used.
     learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. average_decay: of the averaged weights.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
+    bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
+        processor has them; what it costs in accuracy is open (bench/experiments.md). Quantized training keeps float32.
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
@@ -121,6 +124,7 @@ class TrainingConfig:
     batch: int = 64
     reuse: float = 3.0
     pool: int = 3072
+    hard_share: float = 0.0
     learning_rate: float = 3e-3
     warmup_steps: int = 300
     weight_decay: float = 0.01
@@ -132,6 +136,7 @@ class TrainingConfig:
     auxiliary_weight: float = 0.3
     focal: float = 0.0
     frame_weight: float = 0.2
+    bfloat16: bool = False
     threads: int = 1
     seed: int = 1
     validate_steps: int = 500
@@ -144,6 +149,8 @@ class TrainingConfig:
                 raise ConfigError(f"expected training.{name} of at least 1, got {getattr(self, name)}")
         if self.reuse < 1:
             raise ConfigError(f"expected training.reuse of at least 1, got {self.reuse}")
+        if not 0 <= self.hard_share <= 1:
+            raise ConfigError(f"expected training.hard_share in 0..1, got {self.hard_share}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
         if not 0 < self.average_decay < 1:

@@ -3,8 +3,8 @@
 A process of its own makes examples (dataset.produce) while this one trains. Examples go to a pool, from which each step
 draws at random; every example is used `reuse` times on average, each time with a fresh time shift, gain and
 SpecAugment. How far the pool has moved on is a function of the step, so that the batch of a step depends on the seed
-and the step alone, also after a restart. What a restart does not repeat bit for bit is the learning rate where
-max_minutes sets it, since that follows the clock.
+and the step alone (with hard_share also on the losses before it, which a checkpoint keeps), also after a restart. What
+a restart does not repeat bit for bit is the learning rate where max_minutes sets it, since that follows the clock.
 
 With a [quantization] section the network computes in full precision at first, then quantized, then with batch
 normalization frozen; which of these follows from how far training is, see Schedule.
@@ -34,7 +34,7 @@ import torch
 from streamkws.errors import ConfigError, StreamKwsError
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
-from streamkws.training.augment import F32, AugmentConfig, mask_features
+from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, rhythm_positions
 from streamkws.training.dataset import (
     Block,
     ProducerConfig,
@@ -49,6 +49,7 @@ from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 
 BLOCK = 32
 """Examples that travel from the producer at once."""
+LEAST_HARDNESS = 0.02
 START_EXAMPLES = 1024
 """Examples in the pool at the first step (fewer where the pool is smaller); the features are normalized by them."""
 
@@ -106,11 +107,37 @@ def clip_losses(
     return Losses(total_present + total_absent + auxiliary, total_present, total_absent, auxiliary)
 
 
+def hardness(logits: torch.Tensor, targets: npt.NDArray[np.int8], n_keywords: int) -> npt.NDArray[np.float64]:
+    """How hard each example is, (B,): the loss of its worst keyword's peak, and a little.
+
+    logits: (B, S, C) float32. targets: (B, C), as in Example.
+    """
+    peaks = logits.detach()[:, :, :n_keywords].amax(1).double().numpy()
+    signs = np.where(targets[:, :n_keywords] == 1, -1.0, 1.0)
+    worst: npt.NDArray[np.float64] = np.logaddexp(0.0, signs * peaks).max(1)
+    return worst + LEAST_HARDNESS
+
+
+def drawn_by_hardness(
+    rng: np.random.Generator, hardness: npt.NDArray[np.float64], n: int, share: float
+) -> npt.NDArray[np.int64]:
+    """n indices, the first of them, a share, drawn in proportion to hardness, the others all alike."""
+    drawn: npt.NDArray[np.int64] = rng.integers(0, len(hardness), n)
+    n_hard = round(share * n)
+    if n_hard:
+        cumulative = np.cumsum(hardness)
+        places = np.searchsorted(cumulative, rng.random(n_hard) * cumulative[-1], side="right")
+        drawn[:n_hard] = np.minimum(places, len(hardness) - 1)
+    return drawn
+
+
 class Pool:
     """The latest examples, and the batches drawn from them.
 
     needed(step) is how many examples must have been made before the step; the batch is drawn from the last
     config.pool of those.
+
+    hardness: of each slot's example when it was last used; 1 before that.
     """
 
     def __init__(self, config: TrainingConfig, augmentation: AugmentConfig, first: int = 0) -> None:
@@ -118,6 +145,8 @@ class Pool:
         self.n_made = first
         self.capacity = config.pool + BLOCK
         self.arrays: list[npt.NDArray[Any]] = []
+        self.hardness = np.ones(self.capacity)
+        self.slots = np.zeros(0, np.int64)
 
     def needed(self, step: int) -> int:
         """Number of the example after the last that the step may use."""
@@ -134,6 +163,7 @@ class Pool:
         slots = np.arange(self.n_made, self.n_made + len(block[0])) % self.capacity
         for array, part in zip(self.arrays, block, strict=True):
             array[slots] = part
+        self.hardness[slots] = 1.0
         self.n_made += len(block[0])
 
     def features(self, step: int) -> F32:
@@ -147,13 +177,15 @@ class Pool:
         fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
         """
         rng = np.random.default_rng([self.config.seed, 2, step])
-        slots = rng.integers(self.first(step), self.needed(step), self.config.batch) % self.capacity
-        features, targets, onset, first = (array[slots] for array in self.arrays)
+        candidates = np.arange(self.first(step), self.needed(step)) % self.capacity
+        drawn = drawn_by_hardness(rng, self.hardness[candidates], self.config.batch, self.config.hard_share)
+        self.slots = candidates[drawn]
+        features, targets, onset, first = (array[self.slots] for array in self.arrays)
         return perturbed(rng, (features, targets, onset, first), self.augmentation, fill, floor)
 
 
 def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfig, fill: F32, floor: float) -> Block:
-    """Examples as they are used once: each cut to a time shift of its own, with a gain and SpecAugment.
+    """Examples as they are used once: each cut to a time shift of its own, with a rhythm, a gain and SpecAugment.
 
     fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
     """
@@ -162,12 +194,20 @@ def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfi
     shifts = rng.integers(0, augmentation.shift_frames + 1, n_examples)
     frames = shifts[:, None] + np.arange(features.shape[1] - augmentation.shift_frames)
     features = features[np.arange(n_examples)[:, None], frames]
+    shift = shifts[:, None].astype(np.int16)
+    onset, first = np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+    if augmentation.rhythm > 0:
+        positions = rhythm_positions(rng, n_examples, features.shape[1], augmentation.rhythm)
+        features = at_positions(features, positions)
+        onset, first = (
+            np.stack([np.searchsorted(*pair) for pair in zip(positions, part, strict=True)]).astype(np.int16)
+            for part in (onset, first)
+        )
     jitter = augmentation.gain_jitter_db * math.log(10) / 10
     features += rng.uniform(-jitter, jitter, (n_examples, 1, 1)).astype(np.float32)
     np.maximum(features, np.float32(floor), out=features)
     mask_features(rng, features, fill, augmentation)
-    shift = shifts[:, None].astype(np.int16)
-    return features, targets, np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+    return features, targets, onset, first
 
 
 def adamw(network: KeywordNetwork, settings: TrainingConfig) -> torch.optim.AdamW:
@@ -494,6 +534,8 @@ def _run(
         n_auxiliary = len(auxiliary_labels(part, recipe.data.auxiliary))
         while pool.n_made < pool.needed(step):
             pool.add(producer.get("block"))
+        if resumed and len(resumed.get("hardness", ())) == pool.capacity:
+            pool.hardness = resumed["hardness"].numpy()
 
         network = KeywordNetwork(config, n_auxiliary, recipe.quantization)
         optimizer = adamw(network, settings)
@@ -538,6 +580,7 @@ def _run(
                 "network": network.state_dict(),
                 "average": average.network.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "hardness": torch.from_numpy(pool.hardness),
             }
             torch.save(entries, temporary)
             os.replace(temporary, path)
@@ -552,8 +595,10 @@ def _run(
 
                 rate = learning_rate(settings, step, completed())
                 features, targets, onset, first = pool.batch(step, fill, floor)
+                with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and not network.quantizing):
+                    logits = network(torch.from_numpy(features)).float()
                 losses = clip_losses(
-                    network(torch.from_numpy(features)),
+                    logits,
                     torch.from_numpy(targets),
                     torch.from_numpy(onset.astype(np.int64)) // stride,
                     torch.from_numpy(first.astype(np.int64)) // stride,
@@ -563,6 +608,8 @@ def _run(
                 if not math.isfinite(losses.total.item()):
                     raise StreamKwsError(f"the loss became {losses.total.item()} at step {step}; lower learning_rate")
                 learn(network, optimizer, losses.total, rate, settings.gradient_clip)
+                if settings.hard_share:
+                    pool.hardness[pool.slots] = hardness(logits, targets, n_keywords)
                 step += 1
                 average.update(min(settings.average_decay, (1 + step) / (10 + step)))
                 sums += [one.item() for one in (losses.total, losses.present, losses.absent, losses.auxiliary)]

@@ -1,0 +1,464 @@
+"""Cross-validation over the speakers of train and dev: what a training recipe is worth on voices it has not heard.
+
+    python bench/crossval.py --corpus DIR                        the baseline, then every variant; prints the tables
+    python bench/crossval.py --corpus DIR --only baseline        one of them
+    python bench/crossval.py --corpus DIR --recipe mine.toml --network recipe --steps 6000    a recipe's own network
+    python bench/crossval.py                                     the tables of what has been done
+
+The speakers of dev and train are dealt into folds, alike in keywords; a network is trained for each fold on the other
+folds' speakers and train's negatives, and judged on its own speakers and dev's negatives, which no network is trained
+on. Clips without a speaker label are dealt in tens: one person may be in two folds, so their misses are a lower bound.
+Thresholds are set for each network on clean negatives, once for all conditions; misses are pooled over the folds.
+
+The proxy network (100 thousand parameters, a step every 30 ms, as in bench/quantization.py) is for comparing recipes.
+Every training is a job of its own, kept in runs/crossval; a call goes on where the last one stood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, Result, report
+from crossval_variants import VARIANTS, Variant
+from crossval_voices import read_voices, write_voices
+from quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
+
+from streamkws import Model, load_model
+from streamkws.audio import read_audio
+from streamkws.evaluation.det import CLEAN, Evaluation, evaluate_scores
+from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Scores, read_corpus
+from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.model import ModelConfig
+from streamkws.training.augment import AugmentConfig
+from streamkws.training.dataset import Clip, Example, ExampleMaker, located, read_wakewords
+from streamkws.training.network import KeywordNetwork
+from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+from streamkws.training.trainer import (
+    Average,
+    adamw,
+    clip_losses,
+    drawn_by_hardness,
+    hardness,
+    learn,
+    learning_rate,
+    perturbed,
+)
+
+RUNS = Path("runs") / "crossval"
+PARTS = ("train", "dev")
+SNRS_DB = (None, 10.0, 5.0)
+N_EXAMPLES = 49_152
+"""Examples made for a variant, of all folds together."""
+PROXY = {"steps": 2000, "warmup_steps": 100, "average_decay": 0.995}
+"""How the proxy network is trained; all else is the recipe's."""
+SAVE_STEPS = 1000
+USE_SETTINGS = (
+    "gain_jitter_db", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
+    "rhythm",
+)  # fmt: skip
+"""Of AugmentConfig: what is done each time an example is used, not when it is made."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """A recording of a keyword. part: train or dev. speaker: p0, p1, ... for tens of unknown ones. fold: its number."""
+
+    part: str
+    recording: Recording
+    keyword: int
+    speaker: str
+    fold: int
+
+
+def deal(counts: dict[str, list[int]], n_folds: int) -> dict[str, int]:
+    """The fold of each speaker, such that every fold has about as many recordings of each keyword.
+
+    counts: of each speaker, the recordings of each keyword. The greatest speakers are dealt first, each to the fold
+    that is left the most even.
+    """
+    totals = np.maximum(np.sum(list(counts.values()), axis=0), 1)
+    shares = np.zeros((n_folds, len(totals)))
+    folds = {}
+    for speaker in sorted(counts, key=lambda name: (-sum(counts[name]), name)):
+        own = np.array(counts[speaker]) / totals
+        costs = [float(((shares[fold] + own) ** 2).sum() - (shares[fold] ** 2).sum()) for fold in range(n_folds)]
+        folds[speaker] = int(np.argmin(np.round(costs, 12)))
+        shares[folds[speaker]] += own
+    return folds
+
+
+def read_takes(corpus: Path, keywords: tuple[str, ...], n_folds: int) -> tuple[list[Take], list[Clip]]:
+    """All recordings of both parts, dealt into folds, and the same as clips to train on."""
+    listed: list[tuple[str, Recording, Clip]] = []
+    for part in PARTS:
+        clips, unusable = read_wakewords(corpus / part / "wakewords", keywords)
+        recordings = sorted(
+            read_corpus(corpus / part, keywords).recordings, key=lambda one: (keywords.index(one.keyword), one.path)
+        )
+        if unusable or len(recordings) != len(clips):
+            sys.exit(f"crossval.py: expected readable recordings, got {unusable or (len(recordings), len(clips))}")
+        listed += [(part, recording, clip) for recording, clip in zip(recordings, clips, strict=True)]
+    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(keywords))
+    for _, _, clip in listed:
+        counts[clip.speaker][clip.keyword] += 1
+    folds = deal(counts, n_folds)
+    takes = [Take(part, one, clip.keyword, clip.speaker, folds[clip.speaker]) for part, one, clip in listed]
+    return takes, [clip for _, _, clip in listed]
+
+
+class FoldMaker(ExampleMaker):
+    """Makes training examples whose keywords are, in example i, said by speakers of fold i modulo their number."""
+
+    def __init__(self, takes: list[Take], clips: list[Clip], n_folds: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if self.data.locator:
+            clips = located(clips, self.keywords, load_model(self.data.locator))
+        self.by_fold = []
+        for fold in range(n_folds):
+            self.clips = [clip for take, clip in zip(takes, clips, strict=True) if take.fold == fold]
+            self.by_fold.append([self._clips_by_speaker(keyword) for keyword in range(len(self.keywords))])
+            if not all(self.by_fold[-1]):
+                sys.exit(f"crossval.py: expected every keyword in every fold, got none in one of {n_folds}")
+        self.clips, self.numbers = clips, {id(clip): number for number, clip in enumerate(clips)}
+
+    def make(self, index: int) -> Example:
+        """Training example number index."""
+        self.by_speaker = self.by_fold[index % len(self.by_fold)]
+        return super().make(index)
+
+
+class Judge:
+    """The recordings of all folds and the negatives of dev as features, in every noise condition."""
+
+    def __init__(self, corpus: Path, takes: list[Take], config: FrontEndConfig) -> None:
+        self.corpus, self.takes = corpus, takes
+        self.negatives = read_corpus(corpus / "dev", {take.recording.keyword for take in takes}).negatives
+        noise, frontend = NoiseBank.read(self.negatives, 0), FrontEnd(config)
+
+        def features(samples: np.ndarray) -> np.ndarray:
+            frontend.reset()
+            return np.array(frontend.push(samples))
+
+        self.n_samples: list[int] = []
+        self.features: list[list[np.ndarray]] = []  # [take][condition]
+        for take in takes:
+            samples = read_audio(take.recording.path)
+            self.n_samples.append(len(samples))
+            self.features.append([features(noise.over_recording(take.recording, samples, snr)) for snr in SNRS_DB])
+        self.negative_samples: list[int] = []
+        self.negative_features: list[list[np.ndarray]] = []
+        for negative in self.negatives:
+            samples = read_audio(negative.path)
+            self.negative_samples.append(len(samples))
+            noisy = [None if negative.is_noise else snr for snr in SNRS_DB]
+            self.negative_features.append([features(noise.over_negative(negative, samples, snr)) for snr in noisy])
+
+    def evaluate(self, models: list[Model], fold: int) -> Evaluation:
+        """Judge the mean of some models' posteriors on a fold's recordings; models[0] gives the decision rule."""
+        chosen = [index for index, take in enumerate(self.takes) if take.fold == fold]
+        states = [model.new_state() for model in models]
+
+        def listen(frames: np.ndarray) -> np.ndarray:
+            for state in states:
+                state.reset()
+            return np.mean([state.push(frames) for state in states], axis=0, dtype=np.float32)
+
+        scores = tuple(
+            Scores(
+                tuple(listen(self.features[index][c]) for index in chosen),
+                tuple(listen(one[c]) for one in self.negative_features),
+            )
+            for c in range(len(SNRS_DB))
+        )
+        scored = ScoredCorpus(
+            root=self.corpus,
+            seed=0,
+            recordings=tuple(self.takes[index].recording for index in chosen),
+            negatives=self.negatives,
+            recording_samples=tuple(self.n_samples[index] for index in chosen),
+            negative_samples=tuple(self.negative_samples),
+            snrs_db=SNRS_DB,
+            scores=(scores,),
+        )
+        return evaluate_scores(models[0], scored)
+
+    def result(self, models: list[Model], fold: int) -> Result:
+        """What is kept of it: thresholds by number of false accepts, and the score of every take."""
+        evaluation = self.evaluate(models, fold)
+        keywords: dict[str, Any] = {}
+        for keyword, curve in evaluation.curves[CLEAN].items():
+            at = [curve.index_at((n + 0.5) / curve.hours) for n in range(N_FALSE_ACCEPTS)]
+            none = at[0]
+            keywords[keyword] = {
+                "thresholds": [1.1 if i is None else curve.thresholds[i] for i in at],
+                "false_accepts": {
+                    name: 0 if none is None else curves[keyword].false_accepts[none]
+                    for name, curves in evaluation.curves.items()
+                },
+            }
+        takes = []
+        for keyword in keywords:
+            own = [take for take in self.takes if take.fold == fold and take.recording.keyword == keyword]
+            by_condition = [evaluation.scores[name][keyword].recordings for name in CONDITIONS]
+            for take, *scores in zip(own, *by_condition, strict=True):
+                name = f"{take.part}/{take.recording.name}"
+                takes.append([name, take.speaker, keyword, [round(score, 5) for score in scores]])
+        return {"fold": fold, "hours": evaluation.hours, "keywords": keywords, "takes": takes}
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training of one variant for one fold."""
+
+    variant: Variant
+    fold: int
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The trained weights."""
+        return self.folder / f"{self.variant.name}-fold{self.fold}.pt"
+
+    def result(self, bits: str) -> Path:
+        """The figures in some widths."""
+        return self.folder / f"{self.variant.name}-fold{self.fold}.{bits}.json"
+
+
+class Bench:
+    """What the jobs of a call share: the recipe, the folds, the corpus as far as it is needed."""
+
+    def __init__(self, corpus: Path, recipe: Recipe, network: str, steps: int, n_folds: int) -> None:
+        self.corpus, self.recipe, self.n_folds = corpus, recipe, n_folds
+        self.proxy = network == "proxy"
+        self.folder = RUNS / f"{recipe.name}-{network}-{n_folds}folds"
+        self.frontend = recipe.model.to_model_config({}).frontend
+        self.keywords = recipe.model.keywords
+        self.steps = steps
+        self.takes, self.clips = read_takes(corpus, self.keywords, n_folds)
+        self._judge: Judge | None = None
+        self._cache: tuple[Path, Cache] | None = None
+
+    @property
+    def judge(self) -> Judge:
+        """The recordings and negatives to judge by, made when first asked for."""
+        if self._judge is None:
+            self._judge = Judge(self.corpus, self.takes, self.frontend)
+        return self._judge
+
+    def config(self, variant: Variant) -> ModelConfig:
+        """The network of a variant, in full precision."""
+        if not self.proxy:
+            return self.recipe.model.to_model_config({"name": variant.name})
+        return ModelConfig(
+            keywords=self.keywords,
+            layers=layers("dilated", variant.size, len(self.keywords), "sigmoid"),
+            frontend=self.frontend,
+            smoother=SMOOTHER,
+            frame_stride=FRAME_STRIDE,
+            provenance={"name": variant.name},
+        )
+
+    def settings(self, variant: Variant) -> TrainingConfig:
+        """How a variant is trained."""
+        settings = replace(self.recipe.training, **(PROXY if self.proxy else {}), threads=1)
+        if self.steps:
+            settings = replace(settings, steps=self.steps)
+        return replace(settings, **variant.training)
+
+    def cache(self, variant: Variant, fold: int) -> Cache:
+        """The variant's training examples without the fold's speakers."""
+        data, augmentation = replace(self.recipe.data, **variant.data), replace(self.recipe.augment, **variant.augment)
+        made_of: list[Any] = [asdict(data), asdict(augmentation), asdict(self.frontend), self.n_folds]
+        for at_each_use in USE_SETTINGS:
+            made_of[1].pop(at_each_use)
+        place = RUNS / f"examples-{named(made_of)}"
+        done = place / "done.json"
+        if not done.exists() or json.loads(done.read_text())["examples"] < N_EXAMPLES:
+            maker = FoldMaker(
+                self.takes, self.clips, self.n_folds, self.corpus / "train", self.keywords, data, augmentation,
+                self.frontend, 1,
+            )  # fmt: skip
+            kept = RUNS / f"voices-{named([augmentation.voice_min_hz, augmentation.voice_max_hz])}.npz"
+            if augmentation.voice_share:
+                maker.voices = read_voices(kept, self.clips)
+            n_voices = len(maker.voices)
+            make_cache(place, maker, N_EXAMPLES)
+            if len(maker.voices) > n_voices:
+                write_voices(kept, maker.voices)
+        if self._cache is None or self._cache[0] != place:
+            whole = read_cache(place)
+            self._cache = place, Cache(tuple(np.array(array) for array in whole.arrays), whole.n_outputs)
+        whole = self._cache[1]
+        rows = np.flatnonzero(np.arange(len(whole.arrays[0])) % self.n_folds != fold)
+        return Cache(tuple(array[rows] for array in whole.arrays), whole.n_outputs)
+
+    def run(self, job: Job) -> None:
+        """Train a job's network, unless it is there, and judge it, unless that is done."""
+        job.folder.mkdir(parents=True, exist_ok=True)
+        variant = job.variant
+        if variant.members:
+            networks = [self.load(Job(one, job.fold, job.folder)) for one in members(variant)]
+        else:
+            if not job.checkpoint.exists():
+                self.train(job)
+            networks = [self.load(job)]
+        for bits in ("f32", "w4a8"):
+            if job.result(bits).exists():
+                continue
+            models = [Model.from_float(network.config, network.to_float_weights()) for network in networks]
+            if bits != "f32":
+                models = [model.quantize(4, 8) for model in models]
+            result = {"variant": variant.name, "bits": bits, **self.judge.result(models, job.fold)}
+            write(job.result(bits), json.dumps(result))
+
+    def load(self, job: Job) -> KeywordNetwork:
+        """The trained network of a job."""
+        entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
+        network = KeywordNetwork(self.config(job.variant), entries["n_auxiliary"])
+        network.load_state_dict(entries["state"])
+        return network.eval()
+
+    def train(self, job: Job) -> None:
+        """Train a job's network."""
+        cache, settings, began = self.cache(job.variant, job.fold), self.settings(job.variant), time.monotonic()
+        torch.manual_seed(settings.seed)
+        network = KeywordNetwork(self.config(job.variant), cache.n_outputs - len(self.keywords))
+        network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
+        with job.checkpoint.with_suffix(".log").open("a") as log:
+            trained = train(
+                network,
+                cache,
+                settings,
+                replace(self.recipe.augment, **job.variant.augment),
+                job.checkpoint.with_suffix(".unfinished"),
+                lambda text: print(text, file=log, flush=True),
+            )
+        entries = {
+            "state": trained.state_dict(),
+            "n_auxiliary": network.n_auxiliary,
+            "minutes": round((time.monotonic() - began) / 60, 2),
+        }
+        save(entries, job.checkpoint)
+        job.checkpoint.with_suffix(".unfinished").unlink(missing_ok=True)
+        print(f"{job.checkpoint.name} took {entries['minutes']} minutes", file=sys.stderr, flush=True)
+
+
+def train(
+    network: KeywordNetwork,
+    cache: Cache,
+    settings: TrainingConfig,
+    augmentation: AugmentConfig,
+    unfinished: Path,
+    say: Callable[[str], None],
+) -> KeywordNetwork:
+    """Train on cached examples; returns the network of averaged weights.
+
+    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training goes on from there.
+    say: called with a line on how it goes.
+    """
+    config = network.config
+    fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
+    optimizer, average = adamw(network, settings), Average(network)
+    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average.network}
+    first_step, hardnesses = 0, np.ones(len(cache.arrays[0]))
+    if unfinished.exists():
+        state = torch.load(unfinished, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        first_step, hardnesses = state["step"], state["hardness"].numpy()
+    began, losses = time.monotonic(), []
+    network.train()
+    for step in range(first_step, settings.steps):
+        rng = np.random.default_rng([settings.seed, 2, step])
+        rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)
+        chosen, targets_of, *rest = (array[rows] for array in cache.arrays)
+        block = perturbed(rng, (chosen.astype(np.float32), targets_of, *rest), augmentation, fill, floor)
+        features, targets, onset, first = (torch.from_numpy(part) for part in block)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            logits = network(features)
+        stride = config.frame_stride
+        loss = clip_losses(
+            logits.float(), targets, onset.long() // stride, first.long() // stride, len(config.keywords), settings
+        ).total
+        losses.append(loss.item())
+        if settings.hard_share:
+            hardnesses[rows] = hardness(logits.float(), targets_of, len(config.keywords))
+        learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
+        average.update(min(settings.average_decay, (1 + step) / (10 + step)))
+        if (step + 1) % 200 == 0:
+            pace = (step + 1 - first_step) / (time.monotonic() - began)
+            say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
+        if (step + 1) % SAVE_STEPS == 0 and step + 1 < settings.steps:
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save({**states, "step": step + 1, "hardness": torch.from_numpy(hardnesses)}, unfinished)
+    return average.network
+
+
+def members(variant: Variant) -> list[Variant]:
+    """The variants whose networks an ensemble asks."""
+    return [one for one in VARIANTS if one.name in variant.members]
+
+
+def named(settings: list[Any]) -> str:
+    """A short name that differs where settings do."""
+    return f"{zlib.crc32(json.dumps(settings).encode()):08x}"
+
+
+def save(entries: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    torch.save(entries, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    root = Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
+    parser.add_argument("--recipe", type=Path, default=root / "models" / "wakewords.toml", help="what is varied")
+    parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
+    parser.add_argument("--network", choices=("proxy", "recipe"), default="proxy", help="what is trained")
+    parser.add_argument("--steps", type=int, default=0, help="steps of a training (default: 2000, or the recipe's)")
+    parser.add_argument("--only", default="", metavar="NAMES", help="only these variants, separated by commas")
+    parser.add_argument("--json", action="store_true", help="print the pooled figures as JSON")
+    arguments = parser.parse_args()
+    names = [name for name in arguments.only.split(",") if name]
+    unknown = sorted(set(names) - {variant.name for variant in VARIANTS})
+    if unknown:
+        sys.exit(f"crossval.py: no such variant: {', '.join(unknown)}; there are {', '.join(v.name for v in VARIANTS)}")
+    chosen = [variant for variant in VARIANTS if not names or variant.name in names]
+    recipe = load_recipe(arguments.recipe)
+    folder = RUNS / f"{recipe.name}-{arguments.network}-{arguments.folds}folds"
+    if arguments.corpus:
+        for name in PARTS:
+            if not (arguments.corpus / name).is_dir():
+                sys.exit(f"crossval.py: expected a corpus folder with train/ and dev/, got {arguments.corpus}")
+        torch.set_num_threads(1)
+        bench = Bench(arguments.corpus, recipe, arguments.network, arguments.steps, arguments.folds)
+        for variant in chosen:
+            for fold in range(arguments.folds):
+                bench.run(Job(variant, fold, folder))
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    print(report(results, [variant.name for variant in chosen], arguments.folds, arguments.json))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The variants of the recipe that bench/crossval.py compares: each changes one thing of the baseline.
+
+bench/experiments.md says what came of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change to a recipe.
+
+    data, augment, training: what is replaced in DataConfig, AugmentConfig and TrainingConfig.
+    size: of the proxy network, in thousands of parameters.
+    members: an ensemble: the names of the variants whose networks' posteriors are averaged; nothing is trained.
+    """
+
+    name: str
+    data: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    size: int = 100
+    members: tuple[str, ...] = ()
+
+
+VARIANTS = (
+    Variant("baseline"),
+    Variant("baseline-seed2", training={"seed": 2}),
+    Variant("baseline-two-seeds", members=("baseline", "baseline-seed2")),
+    Variant("hard", training={"hard_share": 0.5}),
+    Variant("located", data={"locator": "wakewords.f32"}),
+    Variant("voices", augment={"voice_share": 0.5}),
+    Variant("bfloat16", training={"bfloat16": True}),
+    Variant("bfloat16-voices", augment={"voice_share": 0.5}, training={"bfloat16": True}),
+    Variant("bfloat16-hard", training={"bfloat16": True, "hard_share": 0.5}),
+    Variant(
+        "bfloat16-located-hard-voices",
+        data={"locator": "wakewords.f32"},
+        augment={"voice_share": 0.3},
+        training={"bfloat16": True, "hard_share": 0.5},
+    ),
+    Variant("no-auxiliary", training={"auxiliary_weight": 0.0}),
+    Variant("rhythm", augment={"rhythm": 0.25}),
+    Variant("no-pieces", data={"partial_share": 0.0}),
+    Variant("collage", data={"collage_share": 0.12, "keyword_share": 0.45}),
+    Variant("noisier", augment={"noise_share": 0.9, "snr_min_db": -5.0, "snr_max_db": 20.0}),
+    Variant("fewer-keywords", data={"keyword_share": 0.3}),
+    Variant("focal", training={"focal": 1.0}),
+    Variant(
+        "stronger",
+        augment={
+            "n_vtlp": 13,
+            "vtlp_min": 0.78,
+            "vtlp_max": 1.28,
+            "speed_min": 0.75,
+            "speed_max": 1.25,
+            "room_share": 0.7,
+            "equalizer_share": 0.8,
+            "equalizer_db": 7.0,
+        },
+    ),
+    Variant("longer", training={"steps": 6000, "warmup_steps": 200, "average_decay": 0.998}),
+    Variant("250k", size=250),
+)
