@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import soundfile
 import streamkws
 
 PATIENCE_S = 90.0  # for what a busy machine does
+N_TRIES = 3
 DEMO = Path(streamkws.__file__).parent / "demo.flac"
 ALSA = """
 pcm.!default { type pulse }
@@ -170,20 +172,50 @@ def server() -> Iterator[SoundServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Listeners:
+    """Starts listeners of a server, and kills all that it started."""
+
+    def __init__(self, server: SoundServer) -> None:
+        self._server = server
+        self._started: list[Listener] = []
+
+    def __call__(self, *options: str, **settings: Any) -> Listener:
+        self._started.append(Listener(self._server, *options, **settings))
+        return self._started[-1]
+
+    def kill(self) -> None:
+        while self._started:
+            self._started.pop().kill()
+
+
 @pytest.fixture
-def listen(server: SoundServer) -> Iterator[Callable[..., Listener]]:
-    listeners: list[Listener] = []
-
-    def start(*options: str, **settings: Any) -> Listener:
-        listeners.append(Listener(server, *options, **settings))
-        return listeners[-1]
-
-    yield start
-    for listener in listeners:
-        listener.kill()
+def listen(server: SoundServer) -> Iterator[Listeners]:
+    listeners = Listeners(server)
+    yield listeners
+    listeners.kill()
 
 
-def test_recording_played_into_the_microphone(server: SoundServer, listen: Callable[..., Listener]) -> None:
+def tried_again(test: Callable[..., None]) -> Callable[..., None]:
+    """A test in real time, for which a machine must not be too busy: it has to pass in one of N_TRIES tries."""
+
+    @functools.wraps(test)
+    def run(server: SoundServer, listen: Listeners, **fixtures: Any) -> None:
+        for n_left in reversed(range(N_TRIES)):
+            try:
+                return test(server, listen, **fixtures)
+            except AssertionError as error:
+                if not n_left:
+                    raise
+                print(f"\ntried again: {error}")
+            listen.kill()
+            server.kill()
+            server.start()
+
+    return run
+
+
+@tried_again
+def test_recording_played_into_the_microphone(server: SoundServer, listen: Listeners) -> None:
     expected = list(streamkws.detect(DEMO, streamkws.load_model("wakewords")))
     assert len(expected) == 6
     microphone, native = listen(), listen(program=("-c", NATIVE))
@@ -215,9 +247,8 @@ def test_recording_played_into_the_microphone(server: SoundServer, listen: Calla
     assert message.startswith("streamkws: nobody: delivers only silence")
 
 
-def test_sound_server_that_dies_and_comes_back(
-    server: SoundServer, listen: Callable[..., Listener], tmp_path: Path
-) -> None:
+@tried_again
+def test_sound_server_that_dies_and_comes_back(server: SoundServer, listen: Listeners, tmp_path: Path) -> None:
     samples, rate = soundfile.read(DEMO, frames=int(7.5 * 16000), dtype="int16")
     soundfile.write(tmp_path / "two.wav", samples, rate)
     listener = listen()
