@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import zlib
@@ -28,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cached_training
 import numpy as np
 import torch
 from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, Result, report
@@ -45,16 +45,7 @@ from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import Clip, Example, ExampleMaker, located, read_wakewords
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
-from streamkws.training.trainer import (
-    Average,
-    adamw,
-    clip_losses,
-    drawn_by_hardness,
-    hardness,
-    learn,
-    learning_rate,
-    perturbed,
-)
+from streamkws.training.trainer import clip_losses, drawn_by_hardness, hardness, perturbed
 
 RUNS = Path("runs") / "crossval"
 PARTS = ("train", "dev")
@@ -63,7 +54,6 @@ N_EXAMPLES = 49_152
 """Examples made for a variant, of all folds together."""
 PROXY = {"steps": 2000, "warmup_steps": 100, "average_decay": 0.995}
 """How the proxy network is trained; all else is the recipe's."""
-SAVE_STEPS = 1000
 USE_SETTINGS = (
     "gain_jitter_db", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
     "rhythm",
@@ -321,7 +311,7 @@ class Bench:
             if bits != "f32":
                 models = [model.quantize(4, 8) for model in models]
             result = {"variant": variant.name, "bits": bits, **self.judge.result(models, job.fold)}
-            write(job.result(bits), json.dumps(result))
+            cached_training.write(job.result(bits), json.dumps(result))
 
     def load(self, job: Job) -> KeywordNetwork:
         """The trained network of a job."""
@@ -350,7 +340,7 @@ class Bench:
             "n_auxiliary": network.n_auxiliary,
             "minutes": round((time.monotonic() - began) / 60, 2),
         }
-        save(entries, job.checkpoint)
+        cached_training.save(entries, job.checkpoint)
         job.checkpoint.with_suffix(".unfinished").unlink(missing_ok=True)
         print(f"{job.checkpoint.name} took {entries['minutes']} minutes", file=sys.stderr, flush=True)
 
@@ -363,25 +353,13 @@ def train(
     unfinished: Path,
     say: Callable[[str], None],
 ) -> KeywordNetwork:
-    """Train on cached examples; returns the network of averaged weights.
-
-    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training goes on from there.
-    say: called with a line on how it goes.
-    """
+    """Train on cached examples; unfinished, say, the result: as for cached_training.train."""
     config = network.config
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
-    optimizer, average = adamw(network, settings), Average(network)
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average.network}
-    first_step, hardnesses = 0, np.ones(len(cache.arrays[0]))
-    if unfinished.exists():
-        state = torch.load(unfinished, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        first_step, hardnesses = state["step"], state["hardness"].numpy()
-    began, losses = time.monotonic(), []
-    network.train()
-    for step in range(first_step, settings.steps):
-        rng = np.random.default_rng([settings.seed, 2, step])
+    kept = torch.ones(len(cache.arrays[0]), dtype=torch.float64)
+    hardnesses = kept.numpy()  # the same memory
+
+    def loss_of(rng: np.random.Generator) -> torch.Tensor:
         rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)
         chosen, targets_of, *rest = (array[rows] for array in cache.arrays)
         block = perturbed(rng, (chosen.astype(np.float32), targets_of, *rest), augmentation, fill, floor)
@@ -389,21 +367,13 @@ def train(
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             logits = network(features)
         stride = config.frame_stride
-        loss = clip_losses(
-            logits.float(), targets, onset.long() // stride, first.long() // stride, len(config.keywords), settings
-        ).total
-        losses.append(loss.item())
         if settings.hard_share:
             hardnesses[rows] = hardness(logits.float(), targets_of, len(config.keywords))
-        learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
-        average.update(min(settings.average_decay, (1 + step) / (10 + step)))
-        if (step + 1) % 200 == 0:
-            pace = (step + 1 - first_step) / (time.monotonic() - began)
-            say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
-        if (step + 1) % SAVE_STEPS == 0 and step + 1 < settings.steps:
-            states = {name: part.state_dict() for name, part in parts.items()}
-            save({**states, "step": step + 1, "hardness": torch.from_numpy(hardnesses)}, unfinished)
-    return average.network
+        return clip_losses(
+            logits.float(), targets, onset.long() // stride, first.long() // stride, len(config.keywords), settings
+        ).total
+
+    return cached_training.train(network, settings, loss_of, unfinished, say, kept={"hardness": kept})
 
 
 def members(variant: Variant) -> list[Variant]:
@@ -414,18 +384,6 @@ def members(variant: Variant) -> list[Variant]:
 def named(settings: list[Any]) -> str:
     """A short name that differs where settings do."""
     return f"{zlib.crc32(json.dumps(settings).encode()):08x}"
-
-
-def save(entries: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
-    torch.save(entries, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    path.with_suffix(".tmp").write_text(text + "\n", encoding="utf-8")
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def main() -> None:

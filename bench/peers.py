@@ -165,12 +165,11 @@ class Engine:
         self._folder.cleanup()
 
     def time_blocks(
-        self, samples: I16, n_blocks: int, block_samples: int | None = None, live: bool = False, clock: str = "wall"
+        self, samples: I16, n_blocks: int, block_samples: int | None = None, live: bool = False
     ) -> tuple[Timing, int]:
         """Time n_blocks of a recording that is repeated, and say after how many it began anew.
 
         block_samples: the engine's own where None. live: see streamkws.evaluation.latency.measure.
-        clock: "wall", or "cpu" for the processor time of the engine's thread.
         """
         length = block_samples or self.block_samples
         out = str(Path(self._folder.name) / "ns.npy")
@@ -181,7 +180,6 @@ class Engine:
             n_blocks=n_blocks,
             block_samples=length,
             live=live,
-            clock=clock,
         )
         return Timing(np.load(out), answer["cpu_s"], length), answer["period"]
 

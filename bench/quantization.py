@@ -22,6 +22,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import cached_training
 import numpy as np
 import torch
 from accuracy import ROOT, machine, replace_section
@@ -33,7 +34,7 @@ from streamkws.model import ModelConfig
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import Average, adamw, learn, learning_rate, perturbed
+from streamkws.training.trainer import perturbed
 
 RUNS = Path("runs") / "quantization"
 FIGURES = ROOT / "bench" / "quantization.json"
@@ -44,7 +45,6 @@ LONG_EXAMPLES = 230_400
 AWARE = TrainingConfig(steps=500, batch=64, learning_rate=5e-4, warmup_steps=25, average_decay=0.98)
 SEEDS = (1, 2, 3)
 CALIBRATION_EXAMPLES = 512
-SAVE_STEPS = 1000
 KEYS = ("task", "network", "size", "seed", "variant")
 """What tells records apart."""
 
@@ -271,7 +271,7 @@ def run(job: Job, task: Any) -> None:
                 "date": date.today().isoformat(),
             },
         }
-        save(entries, job.checkpoint)
+        cached_training.save(entries, job.checkpoint)
         unfinished.unlink(missing_ok=True)
     entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
     for variant in job.variants:
@@ -292,8 +292,7 @@ def run(job: Job, task: Any) -> None:
             "training": entries["training"],
         }
         key, what = MEASURES[job.task]
-        path.with_suffix(".tmp").write_text(json.dumps(figures) + "\n")
-        os.replace(path.with_suffix(".tmp"), path)
+        cached_training.write(path, json.dumps(figures))
         print(
             f"{job.folder.parent.name}/{job.folder.name} {variant.name} {what} {figures[key]:.4f}",
             file=sys.stderr,
@@ -339,12 +338,6 @@ def runtime(model: Model) -> Any:
     return listen
 
 
-def save(entries: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
-    torch.save(entries, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
-
-
 def train(
     task: Any,
     network: KeywordNetwork,
@@ -353,41 +346,16 @@ def train(
     unfinished: Path,
     say: Callable[[str], None],
 ) -> KeywordNetwork:
-    """Train on a task's cached examples; returns the network of averaged weights.
-
-    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training goes on from there.
-    say: called with a line on how it goes.
-    """
+    """Train on a task's cached examples; unfinished, say, the result: as for cached_training.train."""
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(FRONT_END.energy_floor))
-    optimizer, average = adamw(network, settings), Average(network)
-    freeze_step = round(network.quantization.freeze_share * settings.steps)
-    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average.network}
-    first_step = 0
-    if unfinished.exists():
-        state = torch.load(unfinished, map_location="cpu", weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        first_step = state["step"]
-    began, losses = time.monotonic(), []
-    network.train()
-    if first_step > freeze_step:
-        network.freeze()
-    for step in range(first_step, settings.steps):
-        if step == freeze_step:
-            network.freeze()
-        rng = np.random.default_rng([settings.seed, 2, step])
+
+    def loss_of(rng: np.random.Generator) -> torch.Tensor:
         block = perturbed(rng, cache.block(rng, settings.batch), task.augmentation, fill, floor)
         features, targets, onset, first = (torch.from_numpy(part) for part in block)
-        loss = task.loss(network(features), targets, onset.long(), first.long()).total
-        losses.append(loss.item())
-        learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
-        average.update(min(settings.average_decay, (1 + step) / (10 + step)))
-        if (step + 1) % 200 == 0:
-            pace = (step + 1 - first_step) / (time.monotonic() - began)
-            say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
-        if (step + 1) % SAVE_STEPS == 0 and step + 1 < settings.steps:
-            save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, unfinished)
-    return average.network
+        return task.loss(network(features), targets, onset.long(), first.long()).total
+
+    freeze_step = round(network.quantization.freeze_share * settings.steps)
+    return cached_training.train(network, settings, loss_of, unfinished, say, freeze_step)
 
 
 @functools.cache

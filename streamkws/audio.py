@@ -28,6 +28,9 @@ FULL_SCALE = 32768
 MAX_ABS = 64.0
 """Largest float sample let through: overshoot of a resampler is, int16 audio turned into floats unscaled is not."""
 
+AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+"""What a folder is searched for."""
+
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Hz; limits of the sample rate of a file or device. A damaged header may claim anything."""
 

@@ -160,7 +160,7 @@ def test_all_folds_are_trained_judged_and_pooled_once(bench, monkeypatch, tmp_pa
     (tmp_path / "chirps.toml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bench, "N_EXAMPLES", 64)
-    monkeypatch.setattr(bench, "SAVE_STEPS", 3)
+    monkeypatch.setattr(bench.cached_training, "SAVE_STEPS", 3)
     call = ["crossval.py", "--corpus", ".", "--recipe", "chirps.toml", "--folds", "2", "--steps", "5"]
     for network in ("proxy", "recipe"):
         monkeypatch.setattr("sys.argv", [*call, "--network", network, "--only", "baseline"])

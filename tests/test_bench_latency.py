@@ -118,7 +118,7 @@ class TestPeers:
             one, period = engine.time_blocks(samples, 25)
             assert (one.ns.size, one.block_samples, period) == (25, 100, 10)
             assert (one.ns > 0).all()
-            one, period = engine.time_blocks(samples, 3, block_samples=50, clock="cpu")
+            one, period = engine.time_blocks(samples, 3, block_samples=50)
             assert (one.block_samples, period) == (50, 21)
             (quiet, loud) = engine.detect([np.zeros(10, np.int16), samples])
             assert quiet == []

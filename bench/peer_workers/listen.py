@@ -9,13 +9,11 @@ import ctypes
 import os
 import sys
 import tempfile
-import time
 
 import numpy as np
 from protocol import load_latency, pin, resident_mb, serve
 
 latency = load_latency()
-CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.thread_time_ns}
 MICRO_MODELS = {"alexa": "alexa"}
 OPEN_MODELS = {"alexa": "alexa"}
 PHONES = {"snowboy": "S N OW B OY"}
@@ -243,11 +241,11 @@ class Worker:
         """Megabytes held before the engine was loaded, and now."""
         return {"bare_mb": self.bare_mb, "resident_mb": resident_mb()}
 
-    def time(self, samples, out, n_blocks, block_samples, live, clock):
+    def time(self, samples, out, n_blocks, block_samples, live):
         """Time blocks of a recording, int16 samples in an .npy file; out gets the nanoseconds of each."""
         blocks = latency.cut(np.load(samples), block_samples)
         prepared = [self.engine.prepare(block) for block in blocks]
-        timing = latency.measure(self.engine.push, prepared, block_samples, n_blocks, live, CLOCKS[clock])
+        timing = latency.measure(self.engine.push, prepared, block_samples, n_blocks, live)
         np.save(out, timing.ns)
         return {"cpu_s": timing.cpu_s, "period": len(blocks)}
 

@@ -10,7 +10,6 @@ from streamkws.cli.arguments import Commands, choice, json_lines, new_detector
 from streamkws.cli.output import Bar, Lines, complain
 from streamkws.errors import AudioError
 
-AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")  # what a folder is searched for
 LONG_FILE_S = 60.0  # a file or ...
 MANY_FILES = 20  # ... a call that gets a progress bar
 
@@ -69,6 +68,8 @@ def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
     Files and folders whose name starts with a dot are left out of a folder.
     """
+    from streamkws.audio import AUDIO_SUFFIXES
+
     paths: list[str] = []
     complaints: list[str] = []
     for name in names:

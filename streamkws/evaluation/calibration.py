@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from streamkws.audio import AUDIO_SUFFIXES
 from streamkws.errors import ConfigError
 from streamkws.evaluation.det import CLEAN, ZERO_COUNT_BOUND, OperatingPoint, calibrate, evaluate_scores, valid_target
 from streamkws.evaluation.scoring import (
-    AUDIO_SUFFIXES,
     IGNORED_SETS,
     KEYWORD_SET,
     Corpus,

@@ -98,7 +98,7 @@ def measure(
     push: what takes a block. blocks: what push takes, of block_samples each.
     live: wait for each block as a microphone would. What other processes leave in the caches meanwhile then counts, and
         so does the processor time of falling asleep and waking, but not in the time of a block.
-    clock: time.thread_time_ns leaves out what other processes take; reading it takes most of a microsecond.
+    clock: read before and after each block, in nanoseconds.
     """
     ns = np.empty(n_blocks, np.int64)
     block_ns = 1_000_000_000 * block_samples // SAMPLE_RATE

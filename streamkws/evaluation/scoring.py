@@ -25,13 +25,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.audio import AudioFile, as_float, read_audio
+from streamkws.audio import AUDIO_SUFFIXES, AudioFile, as_float, read_audio
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd
 from streamkws.model import Model, ModelState
 
 SAMPLE_RATE = 16000
-AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 KEYWORD_SET = "wakewords"
 ROOM_SET = "impulse_responses"
 IGNORED_SETS = (ROOM_SET,)
