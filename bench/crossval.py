@@ -42,10 +42,11 @@ from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Sco
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Clip, Example, ExampleMaker, located, read_wakewords
+from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, located, read_wakewords
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
-from streamkws.training.trainer import clip_losses, drawn_by_hardness, hardness, perturbed
+from streamkws.training.teacher import N_EMBEDDING, moments
+from streamkws.training.trainer import block_losses, drawn_by_hardness, hardness, perturbed
 
 RUNS = Path("runs") / "crossval"
 PARTS = ("train", "dev")
@@ -118,7 +119,7 @@ class FoldMaker(ExampleMaker):
         self.by_fold = []
         for fold in range(n_folds):
             self.clips = [clip for take, clip in zip(takes, clips, strict=True) if take.fold == fold]
-            self.by_fold.append([self._clips_by_speaker(keyword) for keyword in range(len(self.keywords))])
+            self.by_fold.append([clips_by_speaker(self.clips, keyword) for keyword in range(len(self.keywords))])
             if not all(self.by_fold[-1]):
                 sys.exit(f"crossval.py: expected every keyword in every fold, got none in one of {n_folds}")
         self.clips, self.numbers = clips, {id(clip): number for number, clip in enumerate(clips)}
@@ -229,10 +230,11 @@ class Job:
 class Bench:
     """What the jobs of a call share: the recipe, the folds, the corpus as far as it is needed."""
 
-    def __init__(self, corpus: Path, recipe: Recipe, network: str, steps: int, n_folds: int) -> None:
-        self.corpus, self.recipe, self.n_folds = corpus, recipe, n_folds
+    def __init__(
+        self, corpus: Path, recipe: Recipe, network: str, steps: int, n_folds: int, n_examples: int = N_EXAMPLES
+    ) -> None:
+        self.corpus, self.recipe, self.n_folds, self.n_examples = corpus, recipe, n_folds, n_examples
         self.proxy = network == "proxy"
-        self.folder = RUNS / f"{recipe.name}-{network}-{n_folds}folds"
         self.frontend = recipe.model.to_model_config({}).frontend
         self.keywords = recipe.model.keywords
         self.steps = steps
@@ -270,12 +272,12 @@ class Bench:
     def cache(self, variant: Variant, fold: int) -> Cache:
         """The variant's training examples without the fold's speakers."""
         data, augmentation = replace(self.recipe.data, **variant.data), replace(self.recipe.augment, **variant.augment)
-        made_of: list[Any] = [asdict(data), asdict(augmentation), asdict(self.frontend), self.n_folds]
+        made_of: list[Any] = [asdict(data), asdict(augmentation), asdict(self.frontend), self.n_folds, self.n_examples]
         for at_each_use in USE_SETTINGS:
             made_of[1].pop(at_each_use)
         place = RUNS / f"examples-{named(made_of)}"
         done = place / "done.json"
-        if not done.exists() or json.loads(done.read_text())["examples"] < N_EXAMPLES:
+        if not done.exists() or json.loads(done.read_text())["examples"] < self.n_examples:
             maker = FoldMaker(
                 self.takes, self.clips, self.n_folds, self.corpus / "train", self.keywords, data, augmentation,
                 self.frontend, 1,
@@ -284,7 +286,7 @@ class Bench:
             if augmentation.voice_share:
                 maker.voices = read_voices(kept, self.clips)
             n_voices = len(maker.voices)
-            make_cache(place, maker, N_EXAMPLES)
+            make_cache(place, maker, self.n_examples)
             if len(maker.voices) > n_voices:
                 write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
@@ -324,7 +326,8 @@ class Bench:
         """Train a job's network."""
         cache, settings, began = self.cache(job.variant, job.fold), self.settings(job.variant), time.monotonic()
         torch.manual_seed(settings.seed)
-        network = KeywordNetwork(self.config(job.variant), cache.n_outputs - len(self.keywords))
+        n_other = cache.n_outputs - len(self.keywords) + (N_EMBEDDING if cache.arrays[4].size else 0)
+        network = KeywordNetwork(self.config(job.variant), n_other)
         network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
         with job.checkpoint.with_suffix(".log").open("a") as log:
             trained = train(
@@ -358,20 +361,16 @@ def train(
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
     kept = torch.ones(len(cache.arrays[0]), dtype=torch.float64)
     hardnesses = kept.numpy()  # the same memory
+    teacher = moments(cache.arrays[4]) if cache.arrays[4].size else None
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)
-        chosen, targets_of, *rest = (array[rows] for array in cache.arrays)
-        block = perturbed(rng, (chosen.astype(np.float32), targets_of, *rest), augmentation, fill, floor)
-        features, targets, onset, first = (torch.from_numpy(part) for part in block)
+        block = perturbed(rng, cache.of(rows), augmentation, fill, floor)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-            logits = network(features)
-        stride = config.frame_stride
+            logits = network(torch.from_numpy(block.features)).float()
         if settings.hard_share:
-            hardnesses[rows] = hardness(logits.float(), targets_of, len(config.keywords))
-        return clip_losses(
-            logits.float(), targets, onset.long() // stride, first.long() // stride, len(config.keywords), settings
-        ).total
+            hardnesses[rows] = hardness(logits, block.targets, len(config.keywords))
+        return block_losses(logits, block, config.frame_stride, len(config.keywords), settings, teacher).total
 
     return cached_training.train(network, settings, loss_of, unfinished, say, kept={"hardness": kept})
 
@@ -395,6 +394,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
     parser.add_argument("--network", choices=("proxy", "recipe"), default="proxy", help="what is trained")
     parser.add_argument("--steps", type=int, default=0, help="steps of a training (default: 2000, or the recipe's)")
+    parser.add_argument(
+        "--examples", type=int, default=N_EXAMPLES, help=f"examples of all folds together (default: {N_EXAMPLES:,})"
+    )
     parser.add_argument("--only", default="", metavar="NAMES", help="only these variants, separated by commas")
     parser.add_argument("--json", action="store_true", help="print the pooled figures as JSON")
     arguments = parser.parse_args()
@@ -404,13 +406,13 @@ def main() -> None:
         sys.exit(f"crossval.py: no such variant: {', '.join(unknown)}; there are {', '.join(v.name for v in VARIANTS)}")
     chosen = [variant for variant in VARIANTS if not names or variant.name in names]
     recipe = load_recipe(arguments.recipe)
-    folder = RUNS / f"{recipe.name}-{arguments.network}-{arguments.folds}folds"
+    folder = RUNS / f"{recipe.name}-{arguments.network}-{arguments.folds}folds-{arguments.examples}examples"
     if arguments.corpus:
         for name in PARTS:
             if not (arguments.corpus / name).is_dir():
                 sys.exit(f"crossval.py: expected a corpus folder with train/ and dev/, got {arguments.corpus}")
         torch.set_num_threads(1)
-        bench = Bench(arguments.corpus, recipe, arguments.network, arguments.steps, arguments.folds)
+        bench = Bench(arguments.corpus, recipe, arguments.network, arguments.steps, arguments.folds, arguments.examples)
         for variant in chosen:
             for fold in range(arguments.folds):
                 bench.run(Job(variant, fold, folder))

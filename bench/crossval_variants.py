@@ -26,6 +26,18 @@ class Variant:
     members: tuple[str, ...] = ()
 
 
+NEGATIVES = {
+    "spoken_commands": 1.5,
+    "librispeech": 1.5,
+    "read_sentences": 0.5,
+    "speech_commands": 0.8,
+    "arabic_speech_commands": 0.8,
+    "community": 1.0,
+    "esc10_noise": 0.3,
+    "room_noise": 0.2,
+}
+"""Those of models/wakewords.toml."""
+
 VARIANTS = (
     Variant("baseline"),
     Variant("baseline-seed2", training={"seed": 2}),
@@ -34,6 +46,16 @@ VARIANTS = (
     Variant("located", data={"locator": "wakewords.f32"}),
     Variant("voices", augment={"voice_share": 0.5}),
     Variant("bfloat16", training={"bfloat16": True}),
+    Variant("bfloat16-teacher", data={"teacher": "runs/teacher"}, training={"bfloat16": True}),
+    Variant(
+        "bfloat16-teacher-synthetic",
+        data={
+            "teacher": "runs/teacher",
+            "synthetic": "runs/synthetic",
+            "negatives": {**NEGATIVES, "synthetic": 1.5},
+        },
+        training={"bfloat16": True},
+    ),
     Variant("bfloat16-voices", augment={"voice_share": 0.5}, training={"bfloat16": True}),
     Variant("bfloat16-hard", training={"bfloat16": True, "hard_share": 0.5}),
     Variant(

@@ -351,7 +351,7 @@ def train(
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         block = perturbed(rng, cache.block(rng, settings.batch), task.augmentation, fill, floor)
-        features, targets, onset, first = (torch.from_numpy(part) for part in block)
+        features, targets, onset, first = (torch.from_numpy(part) for part in block[:4])
         return task.loss(network(features), targets, onset.long(), first.long()).total
 
     freeze_step = round(network.quantization.freeze_share * settings.steps)

@@ -69,16 +69,19 @@ def layers(network: str, size: int, n_outputs: int, activation: str) -> tuple[La
 
 @dataclass(frozen=True)
 class Cache:
-    """Training examples as features. arrays: features (n, T, F) float16, targets, onset, first, as in a Block."""
+    """Training examples as features. arrays: those of a Block, the features in float16."""
 
     arrays: tuple[npt.NDArray[Any], ...]
     n_outputs: int
 
     def block(self, rng: np.random.Generator, n: int) -> Block:
         """n random examples."""
-        chosen = np.sort(rng.integers(0, len(self.arrays[0]), n))
-        features, targets, onset, first = (array[chosen] for array in self.arrays)
-        return features.astype(np.float32), targets, onset, first
+        return self.of(np.sort(rng.integers(0, len(self.arrays[0]), n)))
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Block:
+        """The examples in these rows."""
+        block = Block(*(array[rows] for array in self.arrays))
+        return block._replace(features=block.features.astype(np.float32))
 
 
 def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
@@ -91,6 +94,8 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
         "targets": ((n, maker.n_outputs), np.int8),
         "onset": ((n, maker.n_outputs), np.int16),
         "first": ((n, maker.n_outputs), np.int16),
+        "embeddings": ((n, *maker.make(0).embeddings.shape), np.float16),
+        "ends": ((n, *maker.make(0).ends.shape), np.int16),
     }
     files = {}
     for name, (shape, dtype) in shapes.items():
@@ -112,7 +117,7 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
 
 def read_cache(folder: Path) -> Cache:
     """The examples of a folder, mapped, not read."""
-    arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("features", "targets", "onset", "first"))
+    arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Block._fields)
     return Cache(arrays, arrays[1].shape[1])
 
 

@@ -13,6 +13,7 @@ from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.model_file import load_model
 from streamkws.training import trainer
 from streamkws.training.augment import AugmentConfig
+from streamkws.training.dataset import Block
 from streamkws.training.export import export
 from streamkws.training.network import load_network
 from streamkws.training.recipe import TrainingConfig
@@ -132,7 +133,8 @@ def block(first, n_frames=28):
     numbers = np.arange(first, first + BLOCK)
     features = np.broadcast_to(numbers[:, None, None], (BLOCK, n_frames, 4)).astype(np.float32)
     words = np.full((BLOCK, 2), 9, np.int16)
-    return features, np.ones((BLOCK, 2), np.int8), words, words + 5
+    embeddings, ends = np.zeros((BLOCK, 2, 96), np.float16), np.full((BLOCK, 2), 12, np.int16)
+    return Block(features, np.ones((BLOCK, 2), np.int8), words, words + 5, embeddings, ends)
 
 
 def filled_pool(step, config, augmentation):
@@ -164,8 +166,9 @@ def test_a_batch_is_shifted_with_its_labels():
     config, augmentation = TrainingConfig(batch=64, pool=96), AugmentConfig(n_time_masks=0, n_frequency_masks=0)
     pool = filled_pool(0, config, augmentation)
     pool.arrays[0][:] = np.arange(28)[None, :, None]
-    features, _, onset, first = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    features, _, onset, first, _, ends = pool.batch(0, np.zeros(4, np.float32), -20.0)
     shifts = 9 - onset[:, 0]
+    np.testing.assert_array_equal(ends[:, 0], 12 - shifts)
     assert set(shifts) == set(range(9))
     np.testing.assert_array_equal(first, onset + 5)
     jitter = features[:, 0, 0] - shifts
@@ -201,10 +204,10 @@ def test_another_rhythm_moves_the_labels_with_the_sound():
     augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0, shift_frames=0, rhythm=0.3)
     pool = filled_pool(0, config, augmentation)
     pool.arrays[0][:] = np.arange(28)[None, :, None]
-    features, _, onset, first = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    features, _, onset, first, _, ends = pool.batch(0, np.zeros(4, np.float32), -20.0)
     frames = features[:, :, 0]  # which frame is heard when
     assert frames.std(0).max() > 0.5
-    for labels, sounded in ((onset, 9), (first, 14)):
+    for labels, sounded in ((onset, 9), (first, 14), (ends, 12)):
         at = np.take_along_axis(frames, labels[:, :1].astype(int), 1)[:, 0]
         before = np.take_along_axis(frames, labels[:, :1].astype(int) - 1, 1)[:, 0]
         assert ((before < sounded) & (sounded <= at)).all()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Full
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from streamkws.model import Model
 from streamkws.model_file import load_model
 from streamkws.training import augment
 from streamkws.training.augment import F32, AugmentConfig
+from streamkws.training.teacher import N_EMBEDDING, SpeechEmbedding
 from streamkws.training.voices import in_another_voice, vocoder
 
 I16 = npt.NDArray[np.int16]
@@ -43,6 +44,10 @@ HEARD, HEARD_LATE = 0.5, 6400
 """Smoothed posterior from which a locator hears a keyword, and how many samples after its end at most."""
 VOICE_MARGIN = 4800
 """Samples on either side of a word that are said in another voice with it."""
+SYNTHETIC = "synthetic"
+"""The set of negatives that synthesized speakers say."""
+SYNTHETIC_MARGIN = 1600
+"""Samples on either side of a synthesized keyword that belong to its recording."""
 N_FFT = 48000
 """Length of the forward transform of an example; holds 2.1 s at the highest speed and a room's response."""
 
@@ -61,6 +66,10 @@ class DataConfig:
     locator: a model, by name or path, that knows the keywords: where it hears the keyword of a recording outside the
         stretch of sound that speech_region takes for it, the keyword is where it is heard; "" for none.
     min_tail_s: a keyword ends at least this long before the example does.
+    synthetic: folder of a set of synthesized speakers (bench/synthesize.py), "" for none; its segments labelled with a
+        keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
+    synthetic_share: part of the keyword examples that synthesized speakers say.
+    teacher: folder of a speech embedding to learn from (teacher.py), "" for none.
     """
 
     negatives: dict[str, float]
@@ -78,6 +87,9 @@ class DataConfig:
     word_pair_share: float = 0.5
     locator: str = ""
     min_tail_s: float = 0.3
+    synthetic: str = ""
+    synthetic_share: float = 0.3
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if not self.negatives or min(self.negatives.values()) < 0 or sum(self.negatives.values()) <= 0:
@@ -89,8 +101,11 @@ class DataConfig:
             raise ConfigError(
                 "expected data.keyword_share + data.partial_share + data.collage_share below 1, none negative"
             )
-        if not 0 <= self.word_pair_share <= 1:
-            raise ConfigError(f"expected data.word_pair_share in 0..1, got {self.word_pair_share}")
+        for name in ("word_pair_share", "synthetic_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
+        if SYNTHETIC in self.negatives and not self.synthetic:
+            raise ConfigError(f"expected data.synthetic to name a folder beside data.negatives.{SYNTHETIC}")
         if not 0 <= self.min_tail_s < self.crop_s / 2:
             raise ConfigError(f"expected data.min_tail_s from 0 to half of crop_s, got {self.min_tail_s}")
 
@@ -223,6 +238,28 @@ def read_segments(folder: Path) -> SegmentSet:
     return SegmentSet(folder.name, files, segments)
 
 
+def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], SegmentSet]:
+    """The keywords of a set of synthesized speakers, and a set of all else they say."""
+    one = read_segments(folder)
+    rows = read_rows(folder)
+    clips: list[Clip] = []
+    files: list[I16] = []
+    segments: list[Segment] = []
+    for row, segment in zip(rows, one.segments, strict=True):
+        file = one.files[segment.file]
+        if segment.label in keywords:
+            first, last = max(0, segment.start - SYNTHETIC_MARGIN), min(file.size, segment.end + SYNTHETIC_MARGIN)
+            samples = file[first:last]
+            index = keywords.index(segment.label)
+            clips.append(Clip(samples, index, row["speaker"], *augment.speech_region(samples)))
+        else:
+            segments.append(Segment(len(files), 0, segment.end - segment.start, segment.label))
+            files.append(file[segment.start : segment.end])
+    if not clips or not files:
+        raise ConfigError(f"expected {folder} to hold keywords and other speech, found only one of them")
+    return clips, SegmentSet(SYNTHETIC, tuple(files), tuple(segments))
+
+
 def auxiliary_labels(part: Path, sets: tuple[str, ...]) -> tuple[str, ...]:
     """The labels of the auxiliary sets of a part of the corpus, as set/label, sorted."""
     return tuple(sorted({f"{name}/{row['label']}" for name in sets for row in read_rows(part / name)}))
@@ -235,12 +272,16 @@ class Example:
     features: (T, F) float32 log-mel.
     targets: (C,) int8: 1 present, 0 absent, -1 unknown.
     onset, first: (C,) int16 frames: a present word does not sound before onset; its output counts from first on.
+    embeddings, ends: (E, 96) float16, what a teacher makes of it before noise is added, and the frame each ends with,
+        (E,) int16; E = 0 without a teacher.
     """
 
     features: F32
     targets: npt.NDArray[np.int8]
     onset: npt.NDArray[np.int16]
     first: npt.NDArray[np.int16]
+    embeddings: npt.NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, N_EMBEDDING), np.float16))
+    ends: npt.NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
 
 
 @dataclass
@@ -275,8 +316,11 @@ class ExampleMaker:
         self.clips, self.unusable = read_wakewords(part / data.wakewords, keywords)
         if data.locator:
             self.clips = located(self.clips, keywords, load_model(data.locator))
-        names = sorted({*data.negatives, *data.noise})
+        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
         sets = {name: read_segments(part / name) for name in names}
+        synthetic: list[Clip] = []
+        if data.synthetic:
+            synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)
         self.negatives = [sets[name] for name in data.negatives]
         self.negative_shares = list(data.negatives.values())
         self.noises = [sets[name] for name in data.noise]
@@ -284,7 +328,9 @@ class ExampleMaker:
         labels = auxiliary_labels(part, data.auxiliary)
         self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
         self.n_outputs = len(keywords) + len(labels)
-        self.by_speaker = [self._clips_by_speaker(index) for index in range(len(keywords))]
+        self.by_speaker = [clips_by_speaker(self.clips, index) for index in range(len(keywords))]
+        self.synthetic_by_speaker = [clips_by_speaker(synthetic, index) for index in range(len(keywords))]
+        self.teacher = SpeechEmbedding(data.teacher) if data.teacher else None
         self.numbers = {id(clip): index for index, clip in enumerate(self.clips)}
         self.voices: dict[tuple[int, int], Clip] = {}
         if augmentation.voice_share:
@@ -292,7 +338,7 @@ class ExampleMaker:
         self.by_label = {id(one): _segments_by_label(one) for one in self.negatives}
 
         rng = np.random.default_rng([seed, 0])
-        self.synthetic = [augment.coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
+        self.coloured = [augment.coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
         self.rooms = self._rooms(part)
         self.basis = augment.equalizer_basis(N_FFT // 2 + 1)
         self.lengths = augment.speed_lengths(N_FFT, augmentation.speed_min, augmentation.speed_max)
@@ -301,16 +347,10 @@ class ExampleMaker:
             FrontEnd(frontend, augment.warped_filters(filters, factor, frontend.sample_rate))
             for factor in augment.vtlp_factors(augmentation)
         ]
+        self.embeddings = np.zeros((0, N_EMBEDDING), np.float16)
         self.hop = frontend.hop_samples
         self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
         self.n_samples = frontend.window_samples + (self.n_frames - 1) * self.hop
-
-    def _clips_by_speaker(self, keyword: int) -> list[list[Clip]]:
-        groups: dict[str, list[Clip]] = defaultdict(list)
-        for clip in self.clips:
-            if clip.keyword == keyword:
-                groups[clip.speaker].append(clip)
-        return list(groups.values())
 
     def _rooms(self, part: Path) -> list[augment.C64]:
         import soundfile
@@ -357,15 +397,18 @@ class ExampleMaker:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
 
-        return self._label(canvas, self.perturb(rng, canvas.samples, length), speed)
+        features = self.perturb(rng, canvas.samples, length)
+        return self._label(canvas, features, speed)
 
     def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> F32:
         """Room, equalizer, speed, noise, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
-        Returns (n_frames, F) float32 log-mel.
+        Returns (n_frames, F) float32 log-mel, and keeps what the teacher makes of it.
         """
         samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
+        if self.teacher is not None:
+            self.embeddings = self.teacher.embed(samples).astype(np.float16)
         samples = self._add_noise(rng, samples)
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
@@ -382,15 +425,18 @@ class ExampleMaker:
         for output in canvas.cut:
             if targets[output] == 0:
                 targets[output] = -1
-        return Example(features, targets, onset, first)
+        return Example(features, targets, onset, first, self.embeddings, SpeechEmbedding.ends(len(self.embeddings)))
 
     def _keyword(self, rng: np.random.Generator, n_source: int, partial: bool) -> _Canvas:
         """A keyword at a random place, wholly inside; or the first or last part of one, which is none."""
         keyword = int(rng.integers(len(self.keywords)))
         speakers = self.by_speaker[keyword]
+        synthetic = bool(self.synthetic_by_speaker[keyword]) and rng.random() < self.data.synthetic_share
+        if synthetic:
+            speakers = self.synthetic_by_speaker[keyword]
         clips = speakers[int(rng.integers(len(speakers)))]
         clip = clips[int(rng.integers(len(clips)))]
-        if self.augmentation.voice_share and rng.random() < self.augmentation.voice_share:
+        if not synthetic and self.augmentation.voice_share and rng.random() < self.augmentation.voice_share:
             clip = self._in_another_voice(clip, int(rng.integers(self.augmentation.n_voices)))
         start, end = clip.start, clip.end
         first, last = 0, clip.samples.size  # what is taken of the clip
@@ -549,7 +595,7 @@ class ExampleMaker:
             for _ in range(int(rng.integers(2, 6))):
                 _put(noise, self._speech(rng, self.n_samples) * np.float32(rng.uniform(0.3, 1.0)), 0)
         else:
-            source = self.synthetic[int(rng.integers(len(self.synthetic)))]
+            source = self.coloured[int(rng.integers(len(self.coloured)))]
             start = int(rng.integers(source.size - self.n_samples))
             noise = source[start : start + self.n_samples]
         gain = augment.noise_gain(samples, noise, rng.uniform(config.snr_min_db, config.snr_max_db))
@@ -575,9 +621,18 @@ class ExampleMaker:
             samples = samples * np.float32(32767 * 10 ** (level_db / 20) / peak)
         if rng.random() < 0.9:  # the rest keeps exact digital silence, where there is any
             floor = 32767 * 10 ** (rng.uniform(-85, -50) / 20)
-            start = int(rng.integers(self.synthetic[0].size - samples.size))
-            samples = samples + self.synthetic[0][start : start + samples.size] * np.float32(floor)
+            start = int(rng.integers(self.coloured[0].size - samples.size))
+            samples = samples + self.coloured[0][start : start + samples.size] * np.float32(floor)
         return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+
+
+def clips_by_speaker(clips: list[Clip], keyword: int) -> list[list[Clip]]:
+    """The recordings of a keyword, a list for each speaker."""
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.keyword == keyword:
+            groups[clip.speaker].append(clip)
+    return list(groups.values())
 
 
 def _segments_by_label(one: SegmentSet) -> list[list[Segment]]:
@@ -608,8 +663,20 @@ class ProducerConfig:
     block: int
 
 
-Block = tuple[F32, npt.NDArray[np.int8], npt.NDArray[np.int16], npt.NDArray[np.int16]]
-"""features (n, T, F), targets, onset, first (n, C): a block of Examples."""
+class Block(NamedTuple):
+    """A block of Examples, each array with a first axis of n."""
+
+    features: F32
+    targets: npt.NDArray[np.int8]
+    onset: npt.NDArray[np.int16]
+    first: npt.NDArray[np.int16]
+    embeddings: npt.NDArray[np.float16]
+    ends: npt.NDArray[np.int16]
+
+    @classmethod
+    def of(cls, examples: list[Example]) -> Block:
+        """The block of some examples."""
+        return cls(*(np.stack([getattr(example, name) for example in examples]) for name in cls._fields))
 
 
 def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
@@ -638,12 +705,7 @@ def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
         index = config.first
         while going:
             examples = [maker.make(index + offset) for offset in range(config.block)]
-            block: Block = (
-                np.stack([example.features for example in examples]),
-                np.stack([example.targets for example in examples]),
-                np.stack([example.onset for example in examples]),
-                np.stack([example.first for example in examples]),
-            )
+            block = Block.of(examples)
             going = put(("block", block))
             index += config.block
     except Exception as error:  # whatever it is, the parent must hear of it

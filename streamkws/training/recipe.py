@@ -112,6 +112,7 @@ class TrainingConfig:
     learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. average_decay: of the averaged weights.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
+    teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
@@ -134,6 +135,7 @@ class TrainingConfig:
     positive_weight: float = 1.0
     negative_weight: float = 1.0
     auxiliary_weight: float = 0.3
+    teacher_weight: float = 1.0
     focal: float = 0.0
     frame_weight: float = 0.2
     bfloat16: bool = False
@@ -157,7 +159,7 @@ class TrainingConfig:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (
             "max_minutes", "learning_rate", "warmup_steps", "weight_decay", "gradient_clip", "positive_weight",
-            "negative_weight", "auxiliary_weight", "focal", "frame_weight", "seed", "validate_steps",
+            "negative_weight", "auxiliary_weight", "teacher_weight", "focal", "frame_weight", "seed", "validate_steps",
             "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:

