@@ -45,7 +45,7 @@ SEED = 1
 KEYWORDS = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
 CONFUSABLE = (
     # alexa
-    "alex", "alexis", "election", "electric", "a lexus", "elect her", "a lecture", "all eggs are", "lexicon", "Texas",
+    "alex", "alexis", "election", "electric", "a lettuce", "elect her", "a lecture", "all eggs are", "lexicon", "Texas",
     "Alaska", "Melissa", "unless a", "electra", "relax a bit", "I'll ask her", "collects a", "selects a",
     # computer
     "commuter", "compute", "competitor", "come here later", "compete", "contributor", "computing", "can you do it",
@@ -67,7 +67,7 @@ CONFUSABLE = (
     "looking glass", "glasses", "view class", "view grass", "value glass", "beautiful glass", "review class",
     "hourglass", "viewing", "interview", "a glass of water", "wine glass", "few guests",
     # parts in a row
-    "alex computer", "view mirror", "smart glass", "snow glass", "boy alex", "mirror boy", "smart boy", "snow mirror",
+    "alex commuter", "view mirror", "smart glass", "snow glass", "boy alex", "mirror boy", "smart boy", "snow mirror",
 )  # fmt: skip
 
 
@@ -133,7 +133,10 @@ class Synthesizer:
         tempo = np.exp(rng.normal(0, 0.12))
         phrases = [(word, word) for word in KEYWORDS]
         phrases += [("other", CONFUSABLE[i]) for i in rng.choice(len(CONFUSABLE), 2, replace=False)]
-        phrases += [("other", self.sentence.sentence())]
+        sentence = self.sentence.sentence()
+        while any(keyword in sentence.lower() for keyword in KEYWORDS):
+            sentence = self.sentence.sentence()
+        phrases += [("other", sentence)]
         pieces, segments, n_samples = [], [], 0
         pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
         for label, text in phrases:

@@ -32,7 +32,7 @@ def save_network(path, source, target, input_shape, nodes, constants):
 def teacher(tmp_path_factory):
     """Two networks of the teacher's shapes.
 
-    Band b of a frame is b + 1 times its mean absolute sample, embedding d of 76 frames d / 100 times band 0 of the last.
+    Band b of a frame is b + 1 times its mean absolute sample; an embedding's number d is d / 100 times the last band 0.
     """
     folder = tmp_path_factory.mktemp("teacher")
     means = np.full((1, 1, 400), 1 / 400)

@@ -1,0 +1,146 @@
+"""What the benches make: speakers, a teacher that takes any number of frames, an hour that holds no keyword."""
+
+import csv
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import TensorProto, helper, numpy_helper
+
+from streamkws import load_model
+from streamkws.training.dataset import read_synthetic
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "models" / "wakewords.w4a8.safetensors"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Imports a module of bench/."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    return importlib.import_module
+
+
+class Inline:
+    """A pool that works here."""
+
+    def __init__(self, n_processes):
+        assert n_processes == 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    imap_unordered = staticmethod(map)
+
+
+class Speaker:
+    """Says a keyword and another word, and fails after the third speaker."""
+
+    made = ()
+
+    def speaker(self, number):
+        if len(self.made) == 3:
+            raise KeyboardInterrupt
+        self.made.append(number)
+        samples = np.zeros(30000, np.int16)
+        samples[4800:14000] = samples[18800:28000] = 1000 + number
+        return samples, [("snowboy", 4800, 14000), ("other", 18800, 28000)]
+
+
+def test_synthesis_goes_on_where_it_stood(bench, tmp_path, monkeypatch):
+    synthesize = bench("synthesize")
+    monkeypatch.setattr(synthesize.multiprocessing, "Pool", Inline)
+    monkeypatch.setattr(synthesize, "_synthesizer", Speaker())
+    monkeypatch.setattr(Speaker, "made", [])
+    with pytest.raises(KeyboardInterrupt):
+        synthesize.synthesize(tmp_path / "made", 5, 1)
+    monkeypatch.setattr(Speaker, "made", [])
+    synthesize.synthesize(tmp_path / "made", 5, 1)
+    assert Speaker.made == [3, 4]
+    with (tmp_path / "made" / "segments.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["speaker"] for row in rows] == [f"k{n:04d}" for n in range(5) for _ in range(2)]
+    clips, negatives = read_synthetic(tmp_path / "made", ("snowboy",))
+    assert len(clips) == 5 and len(negatives.files) == 5
+    assert clips[2].samples.max() == 1002 and soundfile.info(tmp_path / "made" / "k0004.flac").samplerate == 16000
+
+
+def test_confusable_phrases_are_none_of_the_keywords(bench):
+    synthesize = bench("synthesize")
+    assert load_model(MODEL).keywords == synthesize.KEYWORDS
+    phrases = [phrase.lower() for phrase in synthesize.CONFUSABLE]
+    assert len(set(phrases)) == len(phrases) > 120
+    assert not any(keyword in phrase for keyword in synthesize.KEYWORDS for phrase in phrases)
+
+
+def test_the_teacher_is_made_to_take_any_number_of_frames(bench, tmp_path):
+    import onnxruntime
+
+    fetch = bench("fetch_teacher")
+    weights = np.random.default_rng(0).standard_normal((96, 1, 76, 32)).astype(np.float32)
+    shapes = {"in_shape": [-1, 1, 76, 32], "out_shape": [-1, 1, 1, 96]}
+    constants = [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()]
+    nodes = [
+        helper.make_node("Reshape", ["input_1", "in_shape"], ["image"]),
+        helper.make_node("Conv", ["image", "weights"], ["columns"], strides=[8, 1]),
+        helper.make_node("Reshape", ["columns", "out_shape"], ["embedding"]),
+    ]
+    inputs = [helper.make_tensor_value_info("input_1", TensorProto.FLOAT, ["batch", 76, 32, 1])]
+    outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 1, 1, 96])]
+    graph = helper.make_graph(
+        nodes, "fixed", inputs, outputs, [*constants, numpy_helper.from_array(weights, "weights")]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7), tmp_path / "a.onnx")
+    subprocess.run([sys.executable, "-c", fetch.ANY_LENGTH, tmp_path / "a.onnx", tmp_path / "b.onnx"], check=True)
+    fixed, free = (onnxruntime.InferenceSession(str(tmp_path / name)) for name in ("a.onnx", "b.onnx"))
+    mel = np.random.default_rng(1).standard_normal((1, 100, 32, 1)).astype(np.float32)
+    wanted = [fixed.run(None, {"input_1": mel[:, 8 * k : 8 * k + 76]})[0].ravel() for k in range(4)]
+    heard = free.run(None, {"input_1": mel})[0].reshape(96, -1).T
+    np.testing.assert_allclose(heard, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def listening(bench):
+    return bench("listening")
+
+
+def test_made_sounds_are_the_same_each_time_and_differ(listening):
+    for kind in ("music", "noise"):
+        first, second = listening.pieces(kind, 2)
+        again = next(listening.pieces(kind, 1))
+        assert first.shape == (30 * 16000,) and first.dtype == np.float32
+        np.testing.assert_array_equal(first, again)
+        assert 0.009 < np.abs(first).max() < 0.71 and np.abs(first - second).max() > 0.01
+    assert not {word for keyword in load_model(MODEL).keywords for word in keyword.split()} & set(listening.WORDS)
+
+
+def test_what_fires_is_counted_with_its_place(listening, monkeypatch):
+    demo, rate = soundfile.read(ROOT / "streamkws" / "demo.flac", dtype="float32")
+    assert rate == 16000
+    monkeypatch.setitem(listening.MAKERS, "music", lambda rng, n: demo)
+    model = load_model(MODEL)
+    heard = listening.alarms([model], "music", 1.0)[model.name]
+    assert len(heard) == 12 and heard[0].split(" at ")[0] in model.keywords  # six in each of two pieces
+    assert listening.alarms_in_silence(model, 0.1) == 0
+
+
+def test_the_figures_are_told(listening):
+    names = listening.MODELS
+    results = {
+        "alarms": {kind: {name: [] for name in names} for kind in listening.MINUTES},
+        "silence": dict.fromkeys(names, 0),
+        "delays": {name: {"seconds": [0.1, 0.2, 0.3], "n": 4} for name in names},
+    }
+    results["alarms"]["noise"][names[-1]] = ["alexa at 3.0 s (0.9000)"]
+    text = listening.told(results)
+    assert "| detections in 15 min of made noise | 0 | 0 | 1 |" in text
+    assert "| from the end of a keyword to its detection, median | 200 ms | 200 ms | 200 ms |" in text
+    assert "3 of 4 clean recordings" in text and "What fired: wakewords.w4a8, noise: alexa at 3.0 s (0.9000)." in text
