@@ -5,9 +5,10 @@
     python bench/listening.py --corpus DIR --write    README.md's table too
 
 Thresholds are the models' own. The babble is random words, none of them a keyword, said by espeak-ng's voices, one to
-six at a time; the hour is the same on every machine with the same espeak-ng. The end of a keyword is where the loudest
-stretch of its recording falls silent (training's speech_region), so a delay may be negative by some tens of
-milliseconds; recordings in which the keyword is not heard, or other than within a second of that stretch, do not count.
+six at a time; near words are phrases that resemble a keyword or hold a part of one, none of them among those of
+bench/synthesize.py, which training may have heard. It is all the same on every machine with the same espeak-ng. The end
+of a keyword is where the loudest stretch of its recording falls silent (training's speech_region), so a delay may be
+negative; recordings in which the keyword is not heard, or other than within a second of that stretch, do not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,7 @@ from streamkws.training.augment import coloured_noise, speech_region
 F32 = npt.NDArray[np.float32]
 RATE = 16_000
 PIECE_S = 30
-MINUTES = {"music": 20, "noise": 15, "babble": 25}
+MINUTES = {"music": 20, "noise": 15, "babble": 25, "near words": 20}
 SILENCE_MINUTES = 10
 SEED = 7
 MODELS = ("wakewords.f32", "wakewords.w8a8", "wakewords.w4a8")
@@ -88,6 +90,20 @@ want warm wash watch water way wear weather wednesday week well west wet what wh
 wide wife wild win wind window wine winter wish with without woman wonderful wood word work world worry write wrong
 yellow yes yesterday yet young zebra zero
 """.split()
+
+NEAR = (
+    "Alec says", "a lecturer", "elects him", "a lexical one", "all extra", "Alexei", "lacks a", "the lexer", "Olympics",
+    "compared to", "commuters", "competing", "complete a tour", "come pick her", "amputate her", "compact",
+    "a computation", "cute her", "looted her",
+    "Jarvie", "starvation", "harvesting", "Jervis Bay", "a jar of fish", "car service", "charmless", "varnish",
+    "large fist", "chart is", "jars of rice",
+    "smart moves", "smart Marie", "smirk", "smartest", "start mirroring", "chart mirror", "smart mill",
+    "dark mirror", "spot mirror", "smart near", "swart miller", "mirror mirror", "smart smart",
+    "snow buoyant", "snowing", "snow white", "so annoying", "slow boil", "go boy", "stow buoys", "snob", "sober boy",
+    "know Troy", "choirboy", "snow snow", "boy boy", "show toy", "snore boy",
+    "view glaciers", "few glances", "you grasp", "view class room", "blew glass", "view, alas", "beautiful grass",
+    "feel glass", "fuse glass", "view view", "glass glass", "stew glass", "view last", "viewed gas", "the new glasses",
+)  # fmt: skip
 
 
 def music(rng: np.random.Generator, n: int) -> F32:
@@ -155,16 +171,30 @@ def babble(rng: np.random.Generator, n: int) -> F32:
     """One to six voices saying random words, (n,) float32."""
     samples = np.zeros(n, np.float32)
     for _ in range(int(rng.choice([1, 1, 2, 3, 6]))):
-        voice = f"{rng.choice(VOICES)}{rng.choice(VARIANTS)}"
         words = " ".join(str(word) + ("." if rng.random() < 0.12 else "") for word in rng.choice(WORDS, 140))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "speech.wav"
-            speed, pitch = str(int(rng.integers(120, 240))), str(int(rng.integers(20, 80)))
-            command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", str(path), words]
-            subprocess.run(command, check=True, capture_output=True)
-            spoken = np.asarray(read_audio(path))
-        _add(samples, spoken[: n + RATE], -RATE // 2, float(rng.uniform(0.3, 1)))
+        _add(samples, spoken(rng, words), -RATE // 2, float(rng.uniform(0.3, 1)))
     return samples
+
+
+def near_words(rng: np.random.Generator, n: int) -> F32:
+    """Parts of keywords and phrases that resemble them, each by another voice, (n,) float32."""
+    samples, position = np.zeros(n, np.float32), RATE // 2
+    while position < n:
+        sound = spoken(rng, str(rng.choice(NEAR)))
+        _add(samples, sound, position, float(rng.uniform(0.3, 1)))
+        position += sound.size + int(rng.uniform(0.1, 1) * RATE)
+    return samples
+
+
+def spoken(rng: np.random.Generator, text: str) -> F32:
+    """A text in a random voice, tempo and pitch."""
+    voice = f"{rng.choice(VOICES)}{rng.choice(VARIANTS)}"
+    speed, pitch = str(int(rng.integers(120, 240))), str(int(rng.integers(20, 80)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", str(path), text]
+        subprocess.run(command, check=True, capture_output=True)
+        return np.asarray(read_audio(path))
 
 
 def _add(samples: F32, sound: npt.NDArray[Any], position: int, gain: float) -> None:
@@ -174,7 +204,7 @@ def _add(samples: F32, sound: npt.NDArray[Any], position: int, gain: float) -> N
         samples[first:last] += (sound[first - position : last - position] * gain).astype(np.float32)
 
 
-MAKERS = {"music": music, "noise": noise, "babble": babble}
+MAKERS = {"music": music, "noise": noise, "babble": babble, "near words": near_words}
 
 
 def pieces(kind: str, n_pieces: int) -> Iterator[F32]:
@@ -245,9 +275,12 @@ def told(results: dict[str, Any]) -> str:
             lines.append(f"| from the end of a keyword to its detection, {label} | " + " | ".join(cells) + " |")
         counts = results["delays"][MODELS[-1]]
         lines += ["", f"Delays: {len(counts['seconds'])} of {counts['n']} clean recordings of dev, w4a8."]
-    fired = [
-        f"{name}, {kind}: {hit}" for kind, by in results["alarms"].items() for name, hits in by.items() for hit in hits
-    ]
+    fired = []
+    for kind, by_model in results["alarms"].items():
+        for name, hits in by_model.items():
+            counts = Counter(hit.split(" at ")[0] for hit in hits)
+            if hits:
+                fired.append(f"{name}, {kind}: " + ", ".join(f"{n} {keyword}" for keyword, n in counts.items()))
     if fired:
         lines += ["", "What fired: " + "; ".join(fired) + "."]
     return "\n".join(lines)
