@@ -88,14 +88,16 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
     """Write n examples to a folder, unless it holds them; goes on where a former call was interrupted."""
     folder.mkdir(parents=True, exist_ok=True)
     done_path = folder / "done.json"
-    done = json.loads(done_path.read_text())["examples"] if done_path.exists() else 0
+    there = all((folder / f"{name}.npy").exists() for name in Block._fields)
+    done = json.loads(done_path.read_text())["examples"] if there and done_path.exists() else 0
+    first = maker.make(0)
     shapes = {
         "features": ((n, maker.n_frames, FRONT_END.n_mels), np.float16),
         "targets": ((n, maker.n_outputs), np.int8),
         "onset": ((n, maker.n_outputs), np.int16),
         "first": ((n, maker.n_outputs), np.int16),
-        "embeddings": ((n, *maker.make(0).embeddings.shape), np.float16),
-        "ends": ((n, *maker.make(0).ends.shape), np.int16),
+        "embeddings": ((n, *first.embeddings.shape), np.float16),
+        "ends": ((n, *first.ends.shape), np.int16),
     }
     files = {}
     for name, (shape, dtype) in shapes.items():
@@ -236,7 +238,8 @@ class WordMaker(ExampleMaker):
             end = source.size - round(self.TAIL_S * speed * FRONT_END.sample_rate)
             first = max(0, word.size - end)
             source[end - word.size + first : end] = word[first:]
-        return Example(self.perturb(rng, source, length), targets, *np.zeros((2, self.n_outputs), np.int16))
+        features, _ = self.perturb(rng, source, length)
+        return Example(features, targets, *np.zeros((2, self.n_outputs), np.int16))
 
 
 class Commands:

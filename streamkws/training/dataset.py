@@ -48,6 +48,7 @@ SYNTHETIC = "synthetic"
 """The set of negatives that synthesized speakers say."""
 SYNTHETIC_MARGIN = 1600
 """Samples on either side of a synthesized keyword that belong to its recording."""
+NO_EMBEDDINGS = np.zeros((0, N_EMBEDDING), np.float16)
 N_FFT = 48000
 """Length of the forward transform of an example; holds 2.1 s at the highest speed and a room's response."""
 
@@ -280,7 +281,7 @@ class Example:
     targets: npt.NDArray[np.int8]
     onset: npt.NDArray[np.int16]
     first: npt.NDArray[np.int16]
-    embeddings: npt.NDArray[np.float16] = field(default_factory=lambda: np.zeros((0, N_EMBEDDING), np.float16))
+    embeddings: npt.NDArray[np.float16] = field(default_factory=lambda: NO_EMBEDDINGS)
     ends: npt.NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
 
 
@@ -347,7 +348,6 @@ class ExampleMaker:
             FrontEnd(frontend, augment.warped_filters(filters, factor, frontend.sample_rate))
             for factor in augment.vtlp_factors(augmentation)
         ]
-        self.embeddings = np.zeros((0, N_EMBEDDING), np.float16)
         self.hop = frontend.hop_samples
         self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
         self.n_samples = frontend.window_samples + (self.n_frames - 1) * self.hop
@@ -397,24 +397,23 @@ class ExampleMaker:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
 
-        features = self.perturb(rng, canvas.samples, length)
-        return self._label(canvas, features, speed)
+        features, embeddings = self.perturb(rng, canvas.samples, length)
+        return self._label(canvas, features, embeddings, speed)
 
-    def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> F32:
+    def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
         """Room, equalizer, speed, noise, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
-        Returns (n_frames, F) float32 log-mel, and keeps what the teacher makes of it.
+        Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
         """
         samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
-        if self.teacher is not None:
-            self.embeddings = self.teacher.embed(samples).astype(np.float16)
+        embeddings = NO_EMBEDDINGS if self.teacher is None else self.teacher.embed(samples).astype(np.float16)
         samples = self._add_noise(rng, samples)
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
-        return frontend.push(self._level(rng, samples))[: self.n_frames]
+        return frontend.push(self._level(rng, samples))[: self.n_frames], embeddings
 
-    def _label(self, canvas: _Canvas, features: F32, speed: float) -> Example:
+    def _label(self, canvas: _Canvas, features: F32, embeddings: npt.NDArray[np.float16], speed: float) -> Example:
         targets = np.zeros(self.n_outputs, np.int8)
         onset = np.zeros(self.n_outputs, np.int16)
         first = np.zeros(self.n_outputs, np.int16)
@@ -425,7 +424,7 @@ class ExampleMaker:
         for output in canvas.cut:
             if targets[output] == 0:
                 targets[output] = -1
-        return Example(features, targets, onset, first, self.embeddings, SpeechEmbedding.ends(len(self.embeddings)))
+        return Example(features, targets, onset, first, embeddings, SpeechEmbedding.ends(len(embeddings)))
 
     def _keyword(self, rng: np.random.Generator, n_source: int, partial: bool) -> _Canvas:
         """A keyword at a random place, wholly inside; or the first or last part of one, which is none."""
