@@ -169,9 +169,29 @@ def test_clips_of_unknown_speakers_count_as_speakers_of_ten_takes(part):
 
 
 def test_labels_and_kinds_of_sets(part):
-    assert dataset.auxiliary_labels(part, ("words",)) == ("words/high", "words/low", "words/mid")
+    assert dataset.auxiliary_labels([part], ("words",)) == ("words/high", "words/low", "words/mid")
     assert dataset.read_segments(part / "words").single_words
     assert not dataset.read_segments(part / "speech").single_words
+
+
+def test_more_parts_are_trained_on_together(part, tmp_path):
+    for name, seed in (("train", 1), ("dev", 2), ("test", 3)):
+        write_part(tmp_path / name, seed)
+    shutil.rmtree(tmp_path / "dev" / "speech")
+    row = "0.flac,0,12000,deep,s,made\n"
+    with (tmp_path / "dev" / "words" / "segments.csv").open("a") as table:
+        table.write(row)
+    one = maker(tmp_path / "train", replace(DATA, also_train=("dev",)))
+    alone = maker(tmp_path / "train")
+    assert len(one.clips) == 2 * len(alone.clips) and len(one.rooms) == 2 * len(alone.rooms)
+    assert [len(groups) for groups in one.by_speaker] == [2 * len(groups) for groups in alone.by_speaker]
+    speech, words, _ = one.negatives
+    assert len(speech.files) == 2 and len(words.files) == 2
+    assert [segment.file for segment in words.segments] == [0] * 4 + [1] * 5
+    theirs = dataset.read_segments(tmp_path / "dev" / "words")
+    np.testing.assert_array_equal(words.files[1], theirs.files[0])
+    assert "words/deep" in one.outputs and one.n_outputs == alone.n_outputs + 1
+    assert one.make(0).targets.shape == (6,)
 
 
 def test_producer_hands_out_numbered_blocks(part):

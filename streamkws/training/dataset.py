@@ -57,7 +57,10 @@ N_FFT = 48000
 class DataConfig:
     """Where the examples come from, and how they are mixed.
 
-    corpus: root folder; train, validation: its parts. wakewords, impulse_responses: names of folders of a part.
+    corpus: root folder; train, validation: its parts.
+    also_train: more of its parts to train on, the validation part too once a recipe is chosen (what is measured on it
+        then says nothing); sets that such a part lacks are left out.
+    wakewords, impulse_responses: names of folders of a part.
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
@@ -76,6 +79,7 @@ class DataConfig:
     negatives: dict[str, float]
     corpus: str = "../shared/corpus"
     train: str = "train"
+    also_train: tuple[str, ...] = ()
     validation: str = "dev"
     wakewords: str = "wakewords"
     impulse_responses: str = "impulse_responses"
@@ -261,9 +265,30 @@ def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip],
     return clips, SegmentSet(SYNTHETIC, tuple(files), tuple(segments))
 
 
-def auxiliary_labels(part: Path, sets: tuple[str, ...]) -> tuple[str, ...]:
-    """The labels of the auxiliary sets of a part of the corpus, as set/label, sorted."""
-    return tuple(sorted({f"{name}/{row['label']}" for name in sets for row in read_rows(part / name)}))
+def parts_of(part: Path, data: DataConfig) -> list[Path]:
+    """The parts of the corpus that are trained on, from the first one's folder."""
+    return [part, *(part.parent / name for name in data.also_train)]
+
+
+def holding(parts: list[Path], name: str) -> list[Path]:
+    """The parts that have a set: the first must."""
+    return [parts[0], *(part for part in parts[1:] if (part / name / "segments.csv").is_file())]
+
+
+def joined(sets: list[SegmentSet]) -> SegmentSet:
+    """Sets of one name as one."""
+    files: list[I16] = []
+    segments: list[Segment] = []
+    for one in sets:
+        segments += [replace(segment, file=segment.file + len(files)) for segment in one.segments]
+        files += one.files
+    return SegmentSet(sets[0].name, tuple(files), tuple(segments))
+
+
+def auxiliary_labels(parts: list[Path], sets: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of the auxiliary sets of parts of the corpus, as set/label, sorted."""
+    rows = ((name, row) for name in sets for part in holding(parts, name) for row in read_rows(part / name))
+    return tuple(sorted({f"{name}/{row['label']}" for name, row in rows}))
 
 
 @dataclass(frozen=True)
@@ -314,11 +339,18 @@ class ExampleMaker:
     ) -> None:
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.keywords = keywords
-        self.clips, self.unusable = read_wakewords(part / data.wakewords, keywords)
+        parts = parts_of(part, data)
+        self.clips, self.unusable = [], []
+        for place in parts:
+            clips, unusable = read_wakewords(place / data.wakewords, keywords)
+            if place != part:  # an unknown speaker of one part is none of another's
+                clips = [replace(clip, speaker=f"{place.name}/{clip.speaker}") for clip in clips]
+            self.clips += clips
+            self.unusable += unusable
         if data.locator:
             self.clips = located(self.clips, keywords, load_model(data.locator))
         names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
-        sets = {name: read_segments(part / name) for name in names}
+        sets = {name: joined([read_segments(place / name) for place in holding(parts, name)]) for name in names}
         synthetic: list[Clip] = []
         if data.synthetic:
             synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)
@@ -326,7 +358,7 @@ class ExampleMaker:
         self.negative_shares = list(data.negatives.values())
         self.noises = [sets[name] for name in data.noise]
         self.speech = [sets[name] for name in data.negatives if name not in data.noise]
-        labels = auxiliary_labels(part, data.auxiliary)
+        labels = auxiliary_labels(parts, data.auxiliary)
         self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
         self.n_outputs = len(keywords) + len(labels)
         self.by_speaker = [clips_by_speaker(self.clips, index) for index in range(len(keywords))]
@@ -340,7 +372,7 @@ class ExampleMaker:
 
         rng = np.random.default_rng([seed, 0])
         self.coloured = [augment.coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
-        self.rooms = self._rooms(part)
+        self.rooms = [room for place in parts for room in self._rooms(place)]
         self.basis = augment.equalizer_basis(N_FFT // 2 + 1)
         self.lengths = augment.speed_lengths(N_FFT, augmentation.speed_min, augmentation.speed_max)
         filters = mel_filters(frontend)

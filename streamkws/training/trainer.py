@@ -39,6 +39,7 @@ from streamkws.training.dataset import (
     Block,
     ProducerConfig,
     auxiliary_labels,
+    parts_of,
     produce,
     read_segments,
     read_wakewords,
@@ -71,7 +72,8 @@ LOSS_NAMES = ("total", "present", "absent", "auxiliary", "teacher")
 
 def n_other_outputs(recipe: Recipe, part: Path) -> int:
     """Outputs of the network beside its keywords while it trains: auxiliary labels, then a teacher's embedding."""
-    return len(auxiliary_labels(part, recipe.data.auxiliary)) + (N_EMBEDDING if recipe.data.teacher else 0)
+    parts = parts_of(part, recipe.data)
+    return len(auxiliary_labels(parts, recipe.data.auxiliary)) + (N_EMBEDDING if recipe.data.teacher else 0)
 
 
 def clip_losses(
@@ -475,7 +477,7 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     recipe = load_recipe(config_path)
     root = Path(recipe.data.corpus if corpus is None else corpus)
     part, validation_part = root / recipe.data.train, root / recipe.data.validation
-    for place in (part, validation_part):
+    for place in (*parts_of(part, recipe.data), validation_part):
         if not place.is_dir():
             raise ConfigError(f"expected a corpus folder {place}, found none")
     folder = Path("runs") / recipe.name
