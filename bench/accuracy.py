@@ -101,10 +101,10 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 
 ## Intended use
 
-Waking a voice application on a device, beside other work. It is a first model, trained on a few dozen speakers of each
-word, mostly adults speaking English into close microphones: speakers unlike those are missed more often, and some on
-most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything about a person, and
-not for transcribing.
+Waking a voice application on a device, beside other work. It learned from a few dozen recorded speakers of each word,
+mostly adults speaking English into close microphones, and from synthesized ones: speakers unlike those are missed more
+often, and some on most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything
+about a person, and not for transcribing.
 
 ## Figures on dev ({when})
 

@@ -406,7 +406,9 @@ def main() -> None:
         sys.exit(f"crossval.py: no such variant: {', '.join(unknown)}; there are {', '.join(v.name for v in VARIANTS)}")
     chosen = [variant for variant in VARIANTS if not names or variant.name in names]
     recipe = load_recipe(arguments.recipe)
-    folder = RUNS / f"{recipe.name}-{arguments.network}-{arguments.folds}folds-{arguments.examples}examples"
+    varied = [arguments.network, arguments.folds, arguments.examples, arguments.steps]
+    varied += [asdict(part) for part in (recipe.model, recipe.data, recipe.augment, recipe.training)]
+    folder = RUNS / f"{recipe.name}-{arguments.network}-{named(varied)}"
     if arguments.corpus:
         for name in PARTS:
             if not (arguments.corpus / name).is_dir():
