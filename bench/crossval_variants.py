@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from quantization_tasks import WakeWords
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -27,17 +29,8 @@ class Variant:
     members: tuple[str, ...] = ()
 
 
-REAL_NEGATIVES = {
-    "spoken_commands": 1.5,
-    "librispeech": 1.5,
-    "read_sentences": 0.5,
-    "speech_commands": 0.8,
-    "arabic_speech_commands": 0.8,
-    "community": 1.0,
-    "esc10_noise": 0.3,
-    "room_noise": 0.2,
-}
-"""Those of models/wakewords.toml that are recorded."""
+RECORDED_NEGATIVES = WakeWords.data.negatives
+"""Those of models/wakewords.toml without what is synthesized."""
 
 VARIANTS = (
     Variant("baseline"),
@@ -47,7 +40,7 @@ VARIANTS = (
     Variant("not-located", data={"locator": ""}),
     Variant("no-teacher", data={"teacher": ""}),
     Variant("stronger-teacher", training={"teacher_weight": 6.0}),
-    Variant("no-synthetic", data={"synthetic": "", "negatives": REAL_NEGATIVES}),
+    Variant("no-synthetic", data={"synthetic": "", "negatives": RECORDED_NEGATIVES}),
     Variant("more-synthetic", data={"synthetic_share": 0.5}),
     Variant("voices", augment={"voice_share": 0.5}),
     Variant("float32", training={"bfloat16": False}),
