@@ -6,8 +6,9 @@
 
 Thresholds are the models' own. The babble is random words, none of them a keyword, said by espeak-ng's voices, one to
 six at a time; near words are phrases that resemble a keyword or hold a part of one, none of them among those of
-bench/synthesize.py, which training may have heard. It is all the same on every machine with the same espeak-ng. The end
-of a keyword is where the loudest stretch of its recording falls silent (training's speech_region), so a delay may be
+bench/synthesize.py, which training may have heard; the same voices say the keywords themselves, since a model that is
+deaf to these voices fires at nothing they say. It is all the same on every machine with the same espeak-ng. The end of
+a keyword is where the loudest stretch of its recording falls silent (training's speech_region), so a delay may be
 negative; recordings in which the keyword is not heard, or other than within a second of that stretch, do not count.
 """
 
@@ -38,6 +39,8 @@ RATE = 16_000
 PIECE_S = 30
 MINUTES = {"music": 20, "noise": 15, "babble": 25, "near words": 20}
 SILENCE_MINUTES = 10
+N_TIMES = 24
+"""How often each keyword is said by the voices of the near words."""
 SEED = 7
 MODELS = ("wakewords.f32", "wakewords.w8a8", "wakewords.w4a8")
 BLOCK = RATE // 100
@@ -227,6 +230,21 @@ def alarms(models: list[Model], kind: str, minutes: float) -> dict[str, list[str
     return heard
 
 
+def heard_keywords(models: list[Model], n_times: int) -> dict[str, list[int]]:
+    """Of each keyword of each model said n_times by random voices: how often it was heard."""
+    rng = np.random.default_rng([SEED, len(MINUTES)])
+    detectors = [Detector(model) for model in models]
+    counts = {model.name: [0] * len(model.keywords) for model in models}
+    for index, keyword in enumerate(models[0].keywords):
+        for _ in range(n_times):
+            sound = spoken(rng, keyword)
+            gain = np.float32(0.5 / max(1e-9, float(np.abs(sound).max(initial=0.0))))
+            sound = np.concatenate([sound * gain, np.zeros(RATE, np.float32)])
+            for model, detector in zip(models, detectors, strict=True):
+                counts[model.name][index] += any(hit.keyword == keyword for hit in detector.push(sound))
+    return counts
+
+
 def alarms_in_silence(model: Model, minutes: float) -> int:
     """Detections in digital silence and in the faintest dither, each for so many minutes."""
     n, rng = round(minutes * 60 * RATE), np.random.default_rng(SEED)
@@ -269,6 +287,8 @@ def told(results: dict[str, Any]) -> str:
         lines.append(f"| detections in {minutes:g} min of made {kind} | " + " | ".join(cells) + " |")
     cells = [str(results["silence"][name]) for name in MODELS]
     lines.append(f"| detections in {2 * SILENCE_MINUTES} min of silence and dither | " + " | ".join(cells) + " |")
+    cells = [f"{sum(results['keywords'][name]) / (len(results['keywords'][name]) * N_TIMES):.0%}" for name in MODELS]
+    lines.append("| of the keywords said by the voices of the near words, heard | " + " | ".join(cells) + " |")
     if "delays" in results:
         for label, q in (("median", 50), ("90th percentile", 90)):
             cells = [f"{1000 * np.percentile(results['delays'][name]['seconds'], q):.0f} ms" for name in MODELS]
@@ -302,6 +322,7 @@ def main() -> None:
     models = [load_model(name) for name in MODELS]
     results: dict[str, Any] = {"alarms": {kind: alarms(models, kind, minutes) for kind, minutes in MINUTES.items()}}
     results["silence"] = {model.name: alarms_in_silence(model, SILENCE_MINUTES) for model in models}
+    results["keywords"] = heard_keywords(models, N_TIMES)
     if arguments.corpus:
         found = {model.name: delays(model, arguments.corpus) for model in models}
         results["delays"] = {name: {"seconds": one.seconds, "n": one.n} for name, one in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +249,17 @@ def test_calibrate_takes_the_operating_point_and_a_margin(corpus):
     for keyword, threshold in plain.items():
         moved = math.log(safe[keyword] / (1 - safe[keyword])) - math.log(threshold / (1 - threshold))
         assert moved == pytest.approx(0.5, abs=1e-4)
+    curves = {
+        keyword: replace(
+            curve,
+            false_accepts=tuple(n + (t < 0.8) for n, t in zip(curve.false_accepts, curve.thresholds, strict=True)),
+        )
+        for keyword, curve in evaluation.curves["clean"].items()
+    }
+    noisy = replace(evaluation, curves={**evaluation.curves, "10 dB": curves})
+    assert calibrate(noisy, 0.5) == plain
+    both = calibrate(noisy, 0.5, conditions=("clean", "10 dB"))
+    assert both == pytest.approx({keyword: max(threshold, 0.8) for keyword, threshold in plain.items()}, abs=0.02)
     with pytest.raises(ConfigError, match=r"expected a target of 0 or more false accepts per hour, got -1"):
         calibrate(evaluation, -1)
     with pytest.raises(ConfigError, match=r"expected a margin of 0 or more, got nan"):

@@ -1,5 +1,6 @@
 """A recipe is read strictly: what is not understood is an error that names what is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,11 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert [layer.n_inputs for layer in config.layers] == [40] + [96] * 8
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
     assert set(recipe.data.noise) <= set(recipe.data.negatives)
-    assert recipe.export.bits == ((8, 8), (4, 8))
+    assert recipe.export.bits == ((8, 8),)
+    aware = load_recipe(SHIPPED.with_name("wakewords-aware.toml"))
+    assert (aware.model, aware.data, aware.augment) == (recipe.model, recipe.data, recipe.augment)
+    assert aware.quantization is not None and aware.quantization.start_from == "runs/wakewords/best.pt"
+    assert replace(aware.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
 
 
 def test_a_minimal_recipe_has_defaults(tmp_path):
@@ -85,6 +90,8 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         ("[model]\nkeywords = ['a']\nlayers = [3]\n", r"expected model.layers\[0\] to be a table, got 3"),
         (MINIMAL + "[export]\nbits = [[8, 9]]\n", r"expected export.bits to be pairs of 2 to 8 bits, got \(8, 9\)"),
         (MINIMAL + "[export]\nbits = [4]\n", "expected export.bits to be pairs of 2 to 8 bits, got 4"),
+        (MINIMAL + "[export]\nnoise_snrs_db = ['10']\n", "expected export.noise_snrs_db to be numbers of dB, got '10'"),
+        (MINIMAL + "[export]\nearly_stopping = 1\n", "expected export.early_stopping to be bool, got 1"),
         (MINIMAL + "[export]\ntarget_fa_per_h = -1\n", "expected export.target_fa_per_h >= 0, got -1.0"),
         (MINIMAL + "[export]\nlowest_threshold = 1\n", "expected export.lowest_threshold from 0 to below 1, got 1.0"),
         ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),

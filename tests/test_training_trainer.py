@@ -276,7 +276,16 @@ def test_export_writes_models_that_load_and_agree(place, corpus, capsys):
         assert model.thresholds.keys() == set(KEYWORDS)
         hits = detect(corpus / "dev" / "speech" / "0.flac", model)
         assert not list(hits)
-    assert export(place / "runs" / "chirps" / "best.pt", place / "best", corpus)[0].exists()
+    best = export(place / "runs" / "chirps" / "best.pt", place / "best", corpus)[0]
+    recipe = place / "runs" / "chirps" / "recipe.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("[export.provenance]", "[export]\nearly_stopping = true\n[export.provenance]"))
+    entries = read_checkpoint(place / "runs" / "chirps" / "checkpoint.pt")
+    torch.save({**entries, "average": {}}, place / "runs" / "chirps" / "checkpoint.pt")  # which is not read
+    stopped = export(place / "runs" / "chirps", place / "stopped", corpus)[0]
+    assert stopped.read_bytes() == best.read_bytes()
+    torch.save(entries, place / "runs" / "chirps" / "checkpoint.pt")
+    recipe.write_text(text)
 
 
 def measure_by_precision(validation, network):

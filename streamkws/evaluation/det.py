@@ -341,10 +341,15 @@ def count_misses(
 
 
 def calibrate(
-    evaluation: Evaluation, target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0
+    evaluation: Evaluation,
+    target_fa_per_h: float,
+    margin: float = 0.0,
+    lowest: float = 0.0,
+    conditions: Sequence[str] = (CLEAN,),
 ) -> dict[str, float]:
-    """Choose each keyword's threshold: the operating point at this many false accepts per hour of clean audio.
+    """Choose each keyword's threshold: the lowest with at most this many false accepts per hour in every condition.
 
+    conditions: of the evaluation's.
     margin: raises each threshold by this much on the logit axis (at 0.5, a threshold of 0.90 becomes 0.937), against
         the chance that the hours the threshold was chosen on were kinder than those to come.
     lowest: no threshold is set below it.
@@ -352,9 +357,10 @@ def calibrate(
     """
     valid_target(target_fa_per_h, margin, lowest)
     thresholds: dict[str, float] = {}
-    for keyword, curve in evaluation.curves[CLEAN].items():
-        i = curve.index_at(target_fa_per_h)
-        threshold = HIGHEST if i is None else curve.thresholds[i]
+    for keyword in evaluation.curves[CLEAN]:
+        curves = [evaluation.curves[name][keyword] for name in conditions]
+        indices = [curve.index_at(target_fa_per_h) for curve in curves]
+        threshold = max(HIGHEST if i is None else curve.thresholds[i] for curve, i in zip(curves, indices, strict=True))
         if 0 < threshold < 1 and margin:
             threshold = round(1 / (1 + math.exp(-margin) * (1 - threshold) / threshold), 6)
         thresholds[keyword] = max(threshold, lowest)

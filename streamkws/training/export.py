@@ -18,13 +18,14 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     Those are <name>.f32.safetensors and one per pair of export.bits; or, of a run with [quantization], the one model in
     the widths it was trained for, <name>.<bits>.safetensors.
 
-    run_folder: a run folder (its latest checkpoint is used) or a checkpoint in one.
+    run_folder: a run folder (its latest checkpoint is used, or as export.early_stopping says) or a checkpoint in one.
     corpus: replaces the recipe's data.corpus, on whose validation part the thresholds are set.
     Prints the relative quantization error of every tensor, and the thresholds.
     """
     place = Path(run_folder)
-    checkpoint = place / "checkpoint.pt" if place.is_dir() else place
-    recipe = load_recipe(checkpoint.parent / "recipe.toml")
+    recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
+    chosen = "best.pt" if recipe.export.early_stopping else "checkpoint.pt"
+    checkpoint = place / chosen if place.is_dir() else place
     network = load_network(checkpoint)
     settings = recipe.model.to_model_config(recipe.export.provenance)
     network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
@@ -44,10 +45,17 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
         print(f"layer {index}  {shape}  {'error ' + errors if errors else 'float32'}")
     if recipe.export.target_fa_per_h:
         root = Path(recipe.data.corpus if corpus is None else corpus)
-        evaluations = evaluate_models(models, root / recipe.data.validation, snrs_db=(None,))
+        snrs_db = (None, *recipe.export.noise_snrs_db)
+        evaluations = evaluate_models(models, root / recipe.data.validation, snrs_db)
         for index, evaluation in enumerate(evaluations):
             wanted = recipe.export
-            thresholds = calibrate(evaluation, wanted.target_fa_per_h, wanted.threshold_margin, wanted.lowest_threshold)
+            thresholds = calibrate(
+                evaluation,
+                wanted.target_fa_per_h,
+                wanted.threshold_margin,
+                wanted.lowest_threshold,
+                tuple(evaluation.curves),
+            )
             models[index] = models[index].with_settings(thresholds=thresholds)
             print(models[index].config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))
     out = Path(out_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -172,14 +173,19 @@ class ExportConfig:
 
     bits: weight and activation bits of each model that is quantized after training, beside the f32 one. Not with a
         [quantization] section: its training gives one model, in the widths it was trained for.
+    early_stopping: whether the model is the checkpoint that missed least on the validation part without a false accept,
+        not the latest.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
+    noise_snrs_db: the target holds, too, where noise is mixed into that part at each of these signal-to-noise ratios.
     threshold_margin: how much further each is raised, on the logit axis.
     lowest_threshold: none is set below this.
     provenance: text for the file.
     """
 
     bits: tuple[tuple[int, int], ...] = ((8, 8), (4, 8))
+    early_stopping: bool = False
     target_fa_per_h: float = 0.5
+    noise_snrs_db: tuple[float, ...] = ()
     threshold_margin: float = 0.0
     lowest_threshold: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
@@ -191,6 +197,9 @@ class ExportConfig:
         for name in ("target_fa_per_h", "threshold_margin"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
+        for snr_db in self.noise_snrs_db:
+            if isinstance(snr_db, bool) or not isinstance(snr_db, (int, float)) or not math.isfinite(snr_db):
+                raise ConfigError(f"expected export.noise_snrs_db to be numbers of dB, got {snr_db!r}")
         if not 0 <= self.lowest_threshold < 1:
             raise ConfigError(f"expected export.lowest_threshold from 0 to below 1, got {self.lowest_threshold}")
 
