@@ -117,6 +117,13 @@ class Result:
         return sum(rates) / len(rates), sum(misses) / len(misses)
 
 
+def from_json(entries: Any) -> Result:
+    """The Result whose dataclasses.asdict went through JSON."""
+    points = tuple(Point(**point) for point in entries["points"])
+    marks = tuple((label, Point(**point)) for label, point in entries["marks"])
+    return Result(**{**entries, "points": points, "marks": marks})
+
+
 def measure(name: str, material: Material, core: int | None, say: Say = lambda _: None) -> Result:
     """Let a peer hear everything at all its settings. Raises PeerError."""
     peer, sweep = PEERS[name], SWEEPS[name]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from synthetic_corpus import KEYWORDS, write_part
 
+from streamkws.training.dataset import DataConfig
+
 BENCH = Path(__file__).parent.parent / "bench"
 
 
@@ -46,8 +48,7 @@ def test_an_example_has_keywords_of_its_own_fold_only(bench, tmp_path):
     for take, clip in zip(takes, clips, strict=True):
         assert take.keyword == clip.keyword == KEYWORDS.index(take.recording.keyword)
         assert all(take.fold == other.fold for other in takes if other.speaker == take.speaker)
-    data = bench.load_recipe(BENCH.parent / "models" / "wakewords.toml").data
-    data = bench.replace(data, negatives={"speech": 1.0}, noise=(), auxiliary=(), impulse_responses="rooms")
+    data = DataConfig(negatives={"speech": 1.0}, impulse_responses="rooms")
     frontend = bench.FrontEndConfig(n_mels=20, window="hann", energy_floor=1e-9)
     maker = bench.FoldMaker(takes, clips, 2, tmp_path / "train", KEYWORDS, data, bench.AugmentConfig(), frontend, 1)
     speakers = {
