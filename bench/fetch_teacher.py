@@ -58,7 +58,11 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
-    fetch(parser.parse_args().folder)
+    folder = parser.parse_args().folder
+    try:
+        fetch(folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"fetch_teacher.py: cannot write {folder}: {error}")
 
 
 if __name__ == "__main__":

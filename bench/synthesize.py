@@ -202,9 +202,19 @@ def main() -> int:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
-        python = prepare()
+        try:
+            python = prepare()
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"synthesize.py: cannot install the synthesizer (it needs pip and npm): {error}")
         return subprocess.run([python, __file__, *sys.argv[1:], "--inside"], check=False).returncode
-    synthesize(arguments.folder, arguments.speakers, arguments.processes)
+    if min(arguments.speakers, arguments.processes) < 1:
+        sys.exit("synthesize.py: expected at least one speaker and one process")
+    try:
+        synthesize(arguments.folder, arguments.speakers, arguments.processes)
+    except OSError as error:
+        sys.exit(f"synthesize.py: {error}")
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
