@@ -196,7 +196,7 @@ class Pool:
     def add(self, block: Block) -> None:
         """Take the next examples."""
         if not self.arrays:
-            self.arrays = [np.zeros((self.capacity, *part.shape[1:]), part.dtype) for part in block]
+            self.arrays = [np.empty((self.capacity, *part.shape[1:]), part.dtype) for part in block]
         slots = np.arange(self.n_made, self.n_made + len(block[0])) % self.capacity
         for array, part in zip(self.arrays, block, strict=True):
             array[slots] = part
