@@ -35,14 +35,14 @@ from crossval_variants import VARIANTS, Variant
 from crossval_voices import read_voices, write_voices
 from quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
 
-from streamkws import Model, load_model
+from streamkws import Model
 from streamkws.audio import read_audio
 from streamkws.evaluation.det import CLEAN, Evaluation, evaluate_scores
 from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Scores, read_corpus
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, located, read_wakewords
+from streamkws.training.dataset import Block, Clip, Example, ExampleMaker, clips_by_speaker, read_wakewords
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
@@ -113,16 +113,18 @@ class FoldMaker(ExampleMaker):
     """Makes training examples whose keywords are, in example i, said by speakers of fold i modulo their number."""
 
     def __init__(self, takes: list[Take], clips: list[Clip], n_folds: int, *arguments: Any) -> None:
+        self.given = clips
         super().__init__(*arguments)
-        if self.data.locator:
-            clips = located(clips, self.keywords, load_model(self.data.locator))
         self.by_fold = []
         for fold in range(n_folds):
-            self.clips = [clip for take, clip in zip(takes, clips, strict=True) if take.fold == fold]
-            self.by_fold.append([clips_by_speaker(self.clips, keyword) for keyword in range(len(self.keywords))])
+            own = [clip for take, clip in zip(takes, self.clips, strict=True) if take.fold == fold]
+            self.by_fold.append([clips_by_speaker(own, keyword) for keyword in range(len(self.keywords))])
             if not all(self.by_fold[-1]):
                 sys.exit(f"crossval.py: expected every keyword in every fold, got none in one of {n_folds}")
-        self.clips, self.numbers = clips, {id(clip): number for number, clip in enumerate(clips)}
+
+    def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
+        """The recordings of all folds, of whatever part."""
+        return self.given, []
 
     def make(self, index: int) -> Example:
         """Training example number index."""
@@ -291,10 +293,10 @@ class Bench:
                 write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
             whole = read_cache(place)
-            self._cache = place, Cache(tuple(np.array(array) for array in whole.arrays), whole.n_outputs)
+            self._cache = place, Cache(Block(*(np.array(array) for array in whole.arrays)), whole.n_outputs)
         whole = self._cache[1]
-        rows = np.flatnonzero(np.arange(len(whole.arrays[0])) % self.n_folds != fold)
-        return Cache(tuple(array[rows] for array in whole.arrays), whole.n_outputs)
+        rows = np.flatnonzero(np.arange(len(whole.arrays.features)) % self.n_folds != fold)
+        return Cache(Block(*(array[rows] for array in whole.arrays)), whole.n_outputs)
 
     def run(self, job: Job) -> None:
         """Train a job's network, unless it is there, and judge it, unless that is done."""
@@ -326,7 +328,7 @@ class Bench:
         """Train a job's network."""
         cache, settings, began = self.cache(job.variant, job.fold), self.settings(job.variant), time.monotonic()
         torch.manual_seed(settings.seed)
-        n_other = cache.n_outputs - len(self.keywords) + (N_EMBEDDING if cache.arrays[4].size else 0)
+        n_other = cache.n_outputs - len(self.keywords) + (N_EMBEDDING if cache.arrays.embeddings.size else 0)
         network = KeywordNetwork(self.config(job.variant), n_other)
         network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
         with job.checkpoint.with_suffix(".log").open("a") as log:
@@ -359,9 +361,10 @@ def train(
     """Train on cached examples; unfinished, say, the result: as for cached_training.train."""
     config = network.config
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
-    kept = torch.ones(len(cache.arrays[0]), dtype=torch.float64)
+    kept = torch.ones(len(cache.arrays.features), dtype=torch.float64)
     hardnesses = kept.numpy()  # the same memory
-    teacher = moments(cache.arrays[4]) if cache.arrays[4].size else None
+    embeddings = cache.arrays.embeddings
+    teacher = moments(embeddings) if embeddings.size else None
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)

@@ -3,7 +3,7 @@
     python bench/fetch_teacher.py runs/teacher
 
 Writes melspectrogram.onnx, as it is, and embedding.onnx, which takes any number of frames instead of 76. A recipe names
-the folder as data.teacher. Needs pip; onnx is installed into a temporary virtual environment.
+the folder as data.teacher. Needs pip; onnx is installed into an environment of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import venv
 import zipfile
 from pathlib import Path
+
+from peers import Peer, PeerError
 
 WHEEL, ONNX = "openwakeword==0.5.1", "onnx==1.19.1"
 MODELS = "openwakeword/resources/models"
@@ -47,9 +48,7 @@ def fetch(folder: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             (folder / "melspectrogram.onnx").write_bytes(archive.read(f"{MODELS}/melspectrogram.onnx"))
             archive.extract(f"{MODELS}/embedding_model.onnx", place)
-        venv.create(place / "venv", with_pip=True)
-        python = place / "venv" / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "-q", ONNX], check=True)
+        python = Peer("onnx", "onnx", (ONNX,)).python()
         source, target = place / MODELS / "embedding_model.onnx", folder / "embedding.onnx"
         subprocess.run([python, "-c", ANY_LENGTH, source, target], check=True)
 
@@ -61,7 +60,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     try:
         fetch(folder)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (PeerError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"fetch_teacher.py: cannot write {folder}: {error}")
 
 

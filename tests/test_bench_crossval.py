@@ -14,19 +14,13 @@ BENCH = Path(__file__).parent.parent / "bench"
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    import crossval
-
-    return crossval
+def bench(bench_module):
+    return bench_module("crossval")
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    import crossval_report
-
-    return crossval_report
+def tables(bench_module):
+    return bench_module("crossval_report")
 
 
 def test_speakers_are_dealt_evenly_and_the_same_each_time(bench):

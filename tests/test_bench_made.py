@@ -1,7 +1,6 @@
 """What the benches make: speakers, a teacher that takes any number of frames, an hour that holds no keyword."""
 
 import csv
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,6 @@ from streamkws.training.dataset import read_synthetic
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "wakewords.w4a8.safetensors"
-
-
-@pytest.fixture
-def bench(monkeypatch):
-    """Imports a module of bench/."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    return importlib.import_module
 
 
 class Inline:
@@ -55,8 +47,8 @@ class Speaker:
         return samples, [("snowboy", 4800, 14000), ("other", 18800, 28000)]
 
 
-def test_synthesis_goes_on_where_it_stood(bench, tmp_path, monkeypatch):
-    synthesize = bench("synthesize")
+def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
+    synthesize = bench_module("synthesize")
     monkeypatch.setattr(synthesize.multiprocessing, "Pool", Inline)
     monkeypatch.setattr(synthesize, "_synthesizer", Speaker())
     monkeypatch.setattr(Speaker, "made", [])
@@ -73,18 +65,18 @@ def test_synthesis_goes_on_where_it_stood(bench, tmp_path, monkeypatch):
     assert clips[2].samples.max() == 1002 and soundfile.info(tmp_path / "made" / "k0004.flac").samplerate == 16000
 
 
-def test_confusable_phrases_are_none_of_the_keywords(bench):
-    synthesize = bench("synthesize")
+def test_confusable_phrases_are_none_of_the_keywords(bench_module):
+    synthesize = bench_module("synthesize")
     assert load_model(MODEL).keywords == synthesize.KEYWORDS
     phrases = [phrase.lower() for phrase in synthesize.CONFUSABLE]
     assert len(set(phrases)) == len(phrases) > 120
     assert not any(keyword in phrase for keyword in synthesize.KEYWORDS for phrase in phrases)
 
 
-def test_the_teacher_is_made_to_take_any_number_of_frames(bench, tmp_path):
+def test_the_teacher_is_made_to_take_any_number_of_frames(bench_module, tmp_path):
     import onnxruntime
 
-    fetch = bench("fetch_teacher")
+    fetch = bench_module("fetch_teacher")
     weights = np.random.default_rng(0).standard_normal((96, 1, 76, 32)).astype(np.float32)
     shapes = {"in_shape": [-1, 1, 76, 32], "out_shape": [-1, 1, 1, 96]}
     constants = [numpy_helper.from_array(np.array(shape, np.int64), name) for name, shape in shapes.items()]
@@ -108,11 +100,11 @@ def test_the_teacher_is_made_to_take_any_number_of_frames(bench, tmp_path):
 
 
 @pytest.fixture
-def listening(bench):
-    return bench("listening")
+def listening(bench_module):
+    return bench_module("listening")
 
 
-def test_made_sounds_are_the_same_each_time_and_differ(bench, listening):
+def test_made_sounds_are_the_same_each_time_and_differ(bench_module, listening):
     for kind in ("music", "noise"):
         first, second = listening.pieces(kind, 2)
         again = next(listening.pieces(kind, 1))
@@ -120,7 +112,9 @@ def test_made_sounds_are_the_same_each_time_and_differ(bench, listening):
         np.testing.assert_array_equal(first, again)
         assert 0.009 < np.abs(first).max() < 0.71 and np.abs(first - second).max() > 0.01
     phrases = [phrase.lower() for phrase in listening.NEAR]
-    assert len(set(phrases)) == len(phrases) and not {*phrases} & {p.lower() for p in bench("synthesize").CONFUSABLE}
+    assert len(set(phrases)) == len(phrases) and not {*phrases} & {
+        p.lower() for p in bench_module("synthesize").CONFUSABLE
+    }
     assert not any(keyword in phrase for keyword in load_model(MODEL).keywords for phrase in phrases)
     assert not {word for keyword in load_model(MODEL).keywords for word in keyword.split()} & set(listening.WORDS)
 

@@ -9,19 +9,13 @@ BENCH = Path(__file__).parent.parent / "bench"
 
 
 @pytest.fixture
-def report(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    import quantization_report
-
-    return quantization_report
+def report(bench_module):
+    return bench_module("quantization_report")
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    import quantization
-
-    return quantization
+def bench(bench_module):
+    return bench_module("quantization")
 
 
 def record(task, variant, seed, value, **changes):

@@ -132,12 +132,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a long file: samples[start:end], with its label."""
+    """A part of a long file: samples[start:end], with its label and who speaks."""
 
     file: int
     start: int
     end: int
     label: str
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,8 @@ def read_segments(folder: Path) -> SegmentSet:
     names = sorted({row["file"] for row in rows})
     files = tuple(read_samples(folder / name) for name in names)
     segments = tuple(
-        Segment(names.index(row["file"]), int(row["start"]), int(row["end"]), row["label"]) for row in rows
+        Segment(names.index(row["file"]), int(row["start"]), int(row["end"]), row["label"], row.get("speaker", ""))
+        for row in rows
     )
     for segment in segments:
         if not 0 <= segment.start < segment.end <= files[segment.file].size + SAMPLE_RATE // 100:
@@ -246,19 +248,18 @@ def read_segments(folder: Path) -> SegmentSet:
 def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], SegmentSet]:
     """The keywords of a set of synthesized speakers, and a set of all else they say."""
     one = read_segments(folder)
-    rows = read_rows(folder)
     clips: list[Clip] = []
     files: list[I16] = []
     segments: list[Segment] = []
-    for row, segment in zip(rows, one.segments, strict=True):
+    for segment in one.segments:
         file = one.files[segment.file]
         if segment.label in keywords:
             first, last = max(0, segment.start - SYNTHETIC_MARGIN), min(file.size, segment.end + SYNTHETIC_MARGIN)
             samples = file[first:last]
             index = keywords.index(segment.label)
-            clips.append(Clip(samples, index, row["speaker"], *augment.speech_region(samples)))
+            clips.append(Clip(samples, index, segment.speaker, *augment.speech_region(samples)))
         else:
-            segments.append(Segment(len(files), 0, segment.end - segment.start, segment.label))
+            segments.append(replace(segment, file=len(files), start=0, end=segment.end - segment.start))
             files.append(file[segment.start : segment.end])
     if not clips or not files:
         raise ConfigError(f"expected {folder} to hold keywords and other speech, found only one of them")
@@ -340,13 +341,7 @@ class ExampleMaker:
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.keywords = keywords
         parts = parts_of(part, data)
-        self.clips, self.unusable = [], []
-        for place in parts:
-            clips, unusable = read_wakewords(place / data.wakewords, keywords)
-            if place != part:  # an unknown speaker of one part is none of another's
-                clips = [replace(clip, speaker=f"{place.name}/{clip.speaker}") for clip in clips]
-            self.clips += clips
-            self.unusable += unusable
+        self.clips, self.unusable = self.read_clips(parts)
         if data.locator:
             self.clips = located(self.clips, keywords, load_model(data.locator))
         names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
@@ -383,6 +378,18 @@ class ExampleMaker:
         self.hop = frontend.hop_samples
         self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
         self.n_samples = frontend.window_samples + (self.n_frames - 1) * self.hop
+
+    def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
+        """The recordings of the keywords, and a line for each that is unusable."""
+        clips: list[Clip] = []
+        unusable: list[str] = []
+        for part in parts:
+            found, lines = read_wakewords(part / self.data.wakewords, self.keywords)
+            if part != parts[0]:  # an unknown speaker of one part is none of another's
+                found = [replace(clip, speaker=f"{part.name}/{clip.speaker}") for clip in found]
+            clips += found
+            unusable += lines
+        return clips, unusable
 
     def _rooms(self, part: Path) -> list[augment.C64]:
         import soundfile

@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -67,7 +67,7 @@ class Losses:
     teacher: torch.Tensor
 
 
-LOSS_NAMES = ("total", "present", "absent", "auxiliary", "teacher")
+LOSS_NAMES = tuple(one.name for one in fields(Losses))
 
 
 def n_other_outputs(recipe: Recipe, part: Path) -> int:
@@ -133,7 +133,8 @@ def block_losses(
     logits: (B, S, C) float32, S steps of stride frames; with a teacher (B, S, C + 96).
     teacher: mean and scale of its embeddings, (96,) float32 each.
     """
-    onset, first, ends = (torch.from_numpy(part.astype(np.int64)) // stride for part in block[2:4] + block[5:])
+    frames = (block.onset, block.first, block.ends)
+    onset, first, ends = (torch.from_numpy(part.astype(np.int64)) // stride for part in frames)
     n_outputs = block.targets.shape[1]
     losses = clip_losses(logits[:, :, :n_outputs], torch.from_numpy(block.targets), onset, first, n_keywords, config)
     if teacher is None:
@@ -203,16 +204,19 @@ class Pool:
         self.hardness[slots] = 1.0
         self.n_made += len(block[0])
 
+    def at_hand(self, step: int) -> npt.NDArray[np.int64]:
+        """The slots of all examples that the step may use."""
+        slots: npt.NDArray[np.int64] = np.arange(self.first(step), self.needed(step)) % self.capacity
+        return slots
+
     def features(self, step: int) -> F32:
         """All features that the step may use, (n, T, F) float32."""
-        features: F32 = self.arrays[0][np.arange(self.first(step), self.needed(step)) % self.capacity]
+        features: F32 = self.arrays[0][self.at_hand(step)]
         return features
 
     def embeddings(self, step: int) -> npt.NDArray[np.float16]:
         """A teacher's embeddings of all examples that the step may use, (n, E, 96) float16."""
-        embeddings: npt.NDArray[np.float16] = self.arrays[4][
-            np.arange(self.first(step), self.needed(step)) % self.capacity
-        ]
+        embeddings: npt.NDArray[np.float16] = self.arrays[4][self.at_hand(step)]
         return embeddings
 
     def batch(self, step: int, fill: F32, floor: float) -> Block:
@@ -221,7 +225,7 @@ class Pool:
         fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
         """
         rng = np.random.default_rng([self.config.seed, 2, step])
-        candidates = np.arange(self.first(step), self.needed(step)) % self.capacity
+        candidates = self.at_hand(step)
         drawn = drawn_by_hardness(rng, self.hardness[candidates], self.config.batch, self.config.hard_share)
         self.slots = candidates[drawn]
         return perturbed(rng, Block(*(array[self.slots] for array in self.arrays)), self.augmentation, fill, floor)
