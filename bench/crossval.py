@@ -360,6 +360,7 @@ def train(
 ) -> KeywordNetwork:
     """Train on cached examples; unfinished, say, the result: as for cached_training.train."""
     config = network.config
+    network.drop(settings.dropout)
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
     kept = torch.ones(len(cache.arrays.features), dtype=torch.float64)
     hardnesses = kept.numpy()  # the same memory
@@ -369,6 +370,7 @@ def train(
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
         rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)
         block = perturbed(rng, cache.of(rows), augmentation, fill, floor)
+        torch.manual_seed(int(rng.integers(1 << 60)))  # what is dropped
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             logits = network(torch.from_numpy(block.features)).float()
         if settings.hard_share:

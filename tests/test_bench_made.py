@@ -34,15 +34,17 @@ class Inline:
 
 
 class Speaker:
-    """Says a keyword and another word, and fails after the third speaker."""
+    """Says a keyword and another word, and one more word, and fails after the fifth file."""
 
     made = ()
 
-    def speaker(self, number):
-        if len(self.made) == 3:
+    def speaker(self, number, more):
+        if len(self.made) == 5:
             raise KeyboardInterrupt
-        self.made.append(number)
+        self.made.append((number, more))
         samples = np.zeros(30000, np.int16)
+        if more:
+            return samples[:12000] + np.int16(7), [("other", 2000, 9000)]
         samples[4800:14000] = samples[18800:28000] = 1000 + number
         return samples, [("snowboy", 4800, 14000), ("other", 18800, 28000)]
 
@@ -56,20 +58,20 @@ def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
         synthesize.synthesize(tmp_path / "made", 5, 1)
     monkeypatch.setattr(Speaker, "made", [])
     synthesize.synthesize(tmp_path / "made", 5, 1)
-    assert Speaker.made == [3, 4]
+    assert Speaker.made == [(2, True), (3, False), (3, True), (4, False), (4, True)]
     with (tmp_path / "made" / "segments.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["speaker"] for row in rows] == [f"k{n:04d}" for n in range(5) for _ in range(2)]
+    assert [row["speaker"] for row in rows] == [f"k{n:04d}" for n in range(5) for _ in range(3)]
     clips, negatives = read_synthetic(tmp_path / "made", ("snowboy",))
-    assert len(clips) == 5 and len(negatives.files) == 5
+    assert len(clips) == 5 and len(negatives.files) == 10
     assert clips[2].samples.max() == 1002 and soundfile.info(tmp_path / "made" / "k0004.flac").samplerate == 16000
 
 
 def test_confusable_phrases_are_none_of_the_keywords(bench_module):
     synthesize = bench_module("synthesize")
     assert load_model(MODEL).keywords == synthesize.KEYWORDS
-    phrases = [phrase.lower() for phrase in synthesize.CONFUSABLE]
-    assert len(set(phrases)) == len(phrases) > 120
+    phrases = [phrase.lower() for phrase in synthesize.MORE_CONFUSABLE]
+    assert len(set(phrases)) == len(phrases) > 240
     assert not any(keyword in phrase for keyword in synthesize.KEYWORDS for phrase in phrases)
 
 
@@ -113,7 +115,7 @@ def test_made_sounds_are_the_same_each_time_and_differ(bench_module, listening):
         assert 0.009 < np.abs(first).max() < 0.71 and np.abs(first - second).max() > 0.01
     phrases = [phrase.lower() for phrase in listening.NEAR]
     assert len(set(phrases)) == len(phrases) and not {*phrases} & {
-        p.lower() for p in bench_module("synthesize").CONFUSABLE
+        p.lower() for p in bench_module("synthesize").MORE_CONFUSABLE
     }
     assert not any(keyword in phrase for keyword in load_model(MODEL).keywords for phrase in phrases)
     assert not {word for keyword in load_model(MODEL).keywords for word in keyword.split()} & set(listening.WORDS)

@@ -148,6 +148,19 @@ def test_noise_is_heard(part):
         assert floors[1] > floors[0]
 
 
+@pytest.mark.parametrize("name", ["suppression_share", "compressor_share", "saturation_share", "codec_share"])
+def test_devices_change_the_sound_and_neither_labels_nor_what_no_device_touches(name, part):
+    plain, other = maker(part, augmentation=PLAIN), maker(part, augmentation=replace(PLAIN, **{name: 1.0}))
+    for index in range(3):
+        before, after = plain.make(index), other.make(index)
+        assert np.isfinite(after.features).all() and after.features.shape == before.features.shape
+        assert np.abs(after.features - before.features).mean() > 0.01
+        np.testing.assert_array_equal(after.targets, before.targets)
+        np.testing.assert_array_equal(after.onset, before.onset)
+    rarely = maker(part, augmentation=replace(PLAIN, **{name: 1e-9}))
+    assert not np.array_equal(rarely.make(0).features, other.make(0).features)
+
+
 def test_durations_are_those_of_the_words(part):
     durations = maker(part).durations_s()
     assert durations.keys() == set(KEYWORDS)

@@ -750,6 +750,28 @@ def test_float_weights_have_the_runtimes_shapes():
     assert all(array.dtype == np.float32 for array in (*weights.weights, *weights.biases, weights.feature_mean))
 
 
+def test_whole_channels_are_dropped_in_training_alone_and_not_from_residual_sums():
+    network = trained(make_config())
+    features, middle = torch.randn(50, 60, 12), network.causal_layers[1]
+    with torch.no_grad():
+        whole = network(features)
+        network.drop(0.5)
+        assert torch.equal(network(features), whole)
+        network.train()
+        network.freeze()  # batch normalization computes as in evaluation
+        assert network.causal_layers[0].dropout == 0
+        x = torch.rand(50, 16, 40) + 0.1
+        middle.conv.weight[:] = 0
+        middle.conv.weight[:, :, -1] = torch.eye(16)
+        middle.norm.weight[:], middle.norm.bias[:] = 1, 0
+        middle.norm.running_mean[:], middle.norm.running_var[:] = 0, 1 - middle.norm.eps
+        y = middle(x)
+    added = (y - x) / x  # 2 of a channel that is heard, 0 of one that is not
+    assert torch.isclose(added, torch.round(added / 2) * 2, atol=1e-4).all()
+    assert torch.equal(added.amax(2) > 1, added.amin(2) > 1)
+    assert 0.4 < (added[:, :, 0] > 1).float().mean() < 0.6
+
+
 def test_it_is_causal():
     network = trained(make_config())
     features = torch.randn(1, 80, 12)

@@ -189,13 +189,13 @@ def test_hard_examples_are_drawn_more_often():
     assert pool.hardness[40] == 1.0 and pool.hardness[8] == 1.0  # new examples count as one
 
 
-def test_hardness_is_the_loss_of_the_worst_peak():
+def test_hardness_is_the_loss_of_the_worst_absent_peak():
     logits = torch.full((3, 5, 3), -4.0)
-    logits[0, 2, 0] = 3.0  # present and heard
+    logits[0, 2, 0] = -9.0  # present and not heard
     logits[1, 4, 1] = 3.0  # absent and heard
     logits[2, 1, 2] = 9.0  # an auxiliary output
     targets = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0]], np.int8)
-    expected = [math.log1p(math.exp(-3)), math.log1p(math.exp(3)), math.log1p(math.exp(4))]
+    expected = [math.log1p(math.exp(-4)), math.log1p(math.exp(3)), math.log1p(math.exp(-4))]
     np.testing.assert_allclose(trainer.hardness(logits, targets, 2), np.array(expected) + 0.02, rtol=1e-6)
 
 

@@ -26,7 +26,7 @@ from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
 from streamkws.model import Model
 from streamkws.model_file import load_model
-from streamkws.training import augment
+from streamkws.training import augment, devices
 from streamkws.training.augment import F32, AugmentConfig
 from streamkws.training.teacher import N_EMBEDDING, SpeechEmbedding
 from streamkws.training.voices import in_another_voice, vocoder
@@ -440,17 +440,20 @@ class ExampleMaker:
         return self._label(canvas, features, embeddings, speed)
 
     def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
-        """Room, equalizer, speed, noise, level and vocal-tract length, then the front end.
+        """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
         Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
         """
         samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
         embeddings = NO_EMBEDDINGS if self.teacher is None else self.teacher.embed(samples).astype(np.float16)
-        samples = self._add_noise(rng, samples)
+        samples = self._through_device(rng, self._add_noise(rng, samples))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
-        return frontend.push(self._level(rng, samples))[: self.n_frames], embeddings
+        levelled = self._level(rng, samples)
+        if self._happens(rng, self.augmentation.codec_share):
+            levelled = devices.coded(rng, levelled)
+        return frontend.push(levelled)[: self.n_frames], embeddings
 
     def _label(self, canvas: _Canvas, features: F32, embeddings: npt.NDArray[np.float16], speed: float) -> Example:
         targets = np.zeros(self.n_outputs, np.int8)
@@ -647,6 +650,21 @@ class ExampleMaker:
         noise = np.zeros(self.n_samples, np.float32)
         _put(noise, piece[start : start + self.n_samples].astype(np.float32), 0)
         return noise
+
+    @staticmethod
+    def _happens(rng: np.random.Generator, share: float) -> bool:
+        """Whether a perturbation of this share is done; of none, nothing is drawn."""
+        return share > 0 and bool(rng.random() < share)
+
+    def _through_device(self, rng: np.random.Generator, samples: F32) -> F32:
+        config = self.augmentation
+        if self._happens(rng, config.suppression_share):
+            samples = devices.suppressed(samples, rng.uniform(1, 4), rng.uniform(-25, -6))
+        if self._happens(rng, config.compressor_share):
+            samples = devices.levelled(samples, rng.uniform(1.3, 3))
+        if self._happens(rng, config.saturation_share):
+            samples = devices.saturated(samples, rng.uniform(3, 20))
+        return samples
 
     def _level(self, rng: np.random.Generator, samples: F32) -> I16:
         """Bring the peak to a random level, add a faint floor of white noise, round to int16."""

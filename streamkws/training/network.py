@@ -45,6 +45,7 @@ class CausalLayer(nn.Module):
         self.padding = (config.taps - 1) * config.dilation - (stride - 1)
         self.quantizing, self.frozen = not config.is_float, False
         self.input_range: StaticRange | None = None
+        self.dropout = 0.0
         n_outputs = config.n_outputs + n_auxiliary
         self.conv = nn.Conv1d(
             config.n_inputs, n_outputs, config.taps, stride=stride, dilation=config.dilation, bias=last
@@ -61,7 +62,8 @@ class CausalLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, T) float32 to (B, O, T // stride) float32; a last layer gives logits."""
         x = self.quantize_input(x)
-        padded = nn.functional.pad(x, (self.padding, 0))
+        heard = nn.functional.dropout1d(x, self.dropout) if self.training and self.dropout else x
+        padded = nn.functional.pad(heard, (self.padding, 0))
         if self.norm is not None and self.training and not self.frozen:
             y: Tensor = self.norm(self._convolve(padded, self.quantize_weights(self.conv.weight), None))
         else:
@@ -164,6 +166,11 @@ class KeywordNetwork(nn.Module):
         """Keep the statistics of batch normalization from now on, also in training."""
         for layer in self.causal_layers:
             layer.frozen = True
+
+    def drop(self, share: float) -> None:
+        """Leave out, in training, this share of the channels that layers after the first take in, residuals apart."""
+        for layer in self.causal_layers[1:]:
+            layer.dropout = share
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) float32 log-mel to (B, S, K + n_auxiliary) float32 logits, S = T // frame_stride."""

@@ -109,7 +109,9 @@ class TrainingConfig:
 
     steps, max_minutes: training ends, its learning rate annealed, at whichever comes first; 0 minutes = no limit.
     batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
-    hard_share: part of a batch drawn in proportion to the loss that an example had when it was last used.
+    hard_share: part of a batch drawn in proportion to the highest loss that an absent keyword had in an example when it
+        was last used.
+    dropout: part of the inputs of every layer but the first that is left out, whole channels of an example at a time.
     learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. average_decay: of the averaged weights.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
@@ -127,6 +129,7 @@ class TrainingConfig:
     reuse: float = 3.0
     pool: int = 3072
     hard_share: float = 0.0
+    dropout: float = 0.0
     learning_rate: float = 3e-3
     warmup_steps: int = 300
     weight_decay: float = 0.01
@@ -154,6 +157,8 @@ class TrainingConfig:
             raise ConfigError(f"expected training.reuse of at least 1, got {self.reuse}")
         if not 0 <= self.hard_share <= 1:
             raise ConfigError(f"expected training.hard_share in 0..1, got {self.hard_share}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"expected training.dropout from 0 to below 1, got {self.dropout}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
         if not 0 < self.average_decay < 1:

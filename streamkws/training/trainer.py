@@ -146,13 +146,15 @@ def block_losses(
 
 
 def hardness(logits: torch.Tensor, targets: npt.NDArray[np.int8], n_keywords: int) -> npt.NDArray[np.float64]:
-    """How hard each example is, (B,): the loss of its worst keyword's peak, and a little.
+    """How hard each example is, (B,): the loss of the highest peak of a keyword that is absent, and a little.
+
+    A keyword that is there but drowned in noise counts for nothing: drawn often, it would teach noise.
 
     logits: (B, S, C) float32. targets: (B, C), as in Example.
     """
     peaks = logits.detach()[:, :, :n_keywords].amax(1).double().numpy()
-    signs = np.where(targets[:, :n_keywords] == 1, -1.0, 1.0)
-    worst: npt.NDArray[np.float64] = np.logaddexp(0.0, signs * peaks).max(1)
+    absent = np.where(targets[:, :n_keywords] == 0, np.logaddexp(0.0, peaks), 0.0)
+    worst: npt.NDArray[np.float64] = absent.max(1)
     return worst + LEAST_HARDNESS
 
 
@@ -583,6 +585,7 @@ def _run(
             pool.hardness = resumed["hardness"].numpy()
 
         network = KeywordNetwork(config, n_auxiliary, recipe.quantization)
+        network.drop(settings.dropout)
         optimizer = adamw(network, settings)
         if resumed:
             network.load_state_dict(resumed["network"])
@@ -644,6 +647,7 @@ def _run(
 
                 rate = learning_rate(settings, step, completed())
                 block = pool.batch(step, fill, floor)
+                torch.manual_seed(settings.seed + 1000 * step)  # what is dropped depends on the step alone, too
                 with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16 and not network.quantizing):
                     logits = network(torch.from_numpy(block.features)).float()
                 losses = block_losses(logits, block, stride, n_keywords, settings, teacher)
