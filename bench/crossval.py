@@ -3,6 +3,7 @@
     python bench/crossval.py --corpus DIR                        the baseline, then every variant; prints the tables
     python bench/crossval.py --corpus DIR --only baseline        one of them
     python bench/crossval.py --corpus DIR --recipe mine.toml --network recipe --steps 6000    a recipe's own network
+    python bench/crossval.py --corpus DIR --network recipe --only baseline --write    README.md's table too
     python bench/crossval.py                                     the tables of what has been done
 
 The speakers of dev and train are dealt into folds, alike in keywords; a network is trained for each fold on the other
@@ -24,12 +25,14 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import cached_training
 import numpy as np
 import torch
+from accuracy import ROOT, machine, replace_section
 from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, Result, report
 from crossval_variants import VARIANTS, Variant
 from crossval_voices import read_voices, write_voices
@@ -42,7 +45,7 @@ from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Sco
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Block, Clip, Example, ExampleMaker, clips_by_speaker, read_wakewords
+from streamkws.training.dataset import Block, Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
@@ -117,7 +120,11 @@ class FoldMaker(ExampleMaker):
         super().__init__(*arguments)
         self.by_fold = []
         for fold in range(n_folds):
-            own = [clip for take, clip in zip(takes, self.clips, strict=True) if take.fold == fold]
+            own = [
+                clip
+                for take, clip in zip(takes, self.clips, strict=True)
+                if take.fold == fold and not excluded(take.recording.path, self.data.exclude)
+            ]
             self.by_fold.append([clips_by_speaker(own, keyword) for keyword in range(len(self.keywords))])
             if not all(self.by_fold[-1]):
                 sys.exit(f"crossval.py: expected every keyword in every fold, got none in one of {n_folds}")
@@ -392,10 +399,9 @@ def named(settings: list[Any]) -> str:
 
 def main() -> None:
     """Do what the command line asks for."""
-    root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
-    parser.add_argument("--recipe", type=Path, default=root / "models" / "wakewords.toml", help="what is varied")
+    parser.add_argument("--recipe", type=Path, default=ROOT / "models" / "wakewords.toml", help="what is varied")
     parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
     parser.add_argument("--network", choices=("proxy", "recipe"), default="proxy", help="what is trained")
     parser.add_argument("--steps", type=int, default=0, help="steps of a training (default: 2000, or the recipe's)")
@@ -404,7 +410,10 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", metavar="NAMES", help="only these variants, separated by commas")
     parser.add_argument("--json", action="store_true", help="print the pooled figures as JSON")
+    parser.add_argument("--write", action="store_true", help="write README.md's table")
     arguments = parser.parse_args()
+    if arguments.write and arguments.json:
+        parser.error("--write is not for --json")
     names = [name for name in arguments.only.split(",") if name]
     unknown = sorted(set(names) - {variant.name for variant in VARIANTS})
     if unknown:
@@ -424,7 +433,16 @@ def main() -> None:
             for fold in range(arguments.folds):
                 bench.run(Job(variant, fold, folder))
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    print(report(results, [variant.name for variant in chosen], arguments.folds, arguments.json))
+    text = report(results, [variant.name for variant in chosen], arguments.folds, arguments.json)
+    print(text)
+    if arguments.write:
+        steps = arguments.steps or (PROXY["steps"] if arguments.network == "proxy" else recipe.training.steps)
+        note = (
+            f"The {arguments.network}'s network after {steps:,} steps of {recipe.training.batch} of "
+            f"{arguments.examples:,} examples (a fold's own are left out), seed {recipe.training.seed}; w4a8 is "
+            f"quantized after training; {date.today().isoformat()} ({machine()})."
+        )
+        replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
 
 
 if __name__ == "__main__":

@@ -148,8 +148,9 @@ def test_noise_is_heard(part):
         assert floors[1] > floors[0]
 
 
-@pytest.mark.parametrize("name", ["suppression_share", "compressor_share", "saturation_share", "codec_share"])
-def test_devices_change_the_sound_and_neither_labels_nor_what_no_device_touches(name, part):
+@pytest.mark.parametrize("device", ["resonance", "suppression", "compressor", "saturation", "codec"])
+def test_devices_change_the_sound_and_neither_labels_nor_what_no_device_touches(device, part):
+    name = f"{device}_share"
     plain, other = maker(part, augmentation=PLAIN), maker(part, augmentation=replace(PLAIN, **{name: 1.0}))
     for index in range(3):
         before, after = plain.make(index), other.make(index)
@@ -179,6 +180,13 @@ def test_clips_of_unknown_speakers_count_as_speakers_of_ten_takes(part):
     finally:
         for path in added:
             path.unlink()
+
+
+def test_recordings_are_left_out_by_name(part):
+    named = sorted(f"{path.parent.name}/{path.name}" for path in (part / "wakewords").glob("*/*"))
+    one = maker(part, replace(DATA, exclude=("down/p0*", named[0])))
+    assert len(maker(part).clips) - len(one.clips) == sum(name.startswith("down/p0") for name in named) + 1 >= 2
+    assert not any(clip.speaker.startswith("p") and clip.keyword == KEYWORDS.index("down") for clip in one.clips)
 
 
 def test_labels_and_kinds_of_sets(part):

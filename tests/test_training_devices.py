@@ -14,6 +14,21 @@ def db(samples):
     return 10 * np.log10(np.mean(samples.astype(np.float64) ** 2))
 
 
+def test_resonances_are_peaks_and_dips_around_0_db():
+    hz = np.linspace(0, 8000, 24001)
+    octave = (hz >= 60) & (np.arange(hz.size) > 0)
+    ranges = []
+    for seed in range(50):
+        gains = devices.resonances(np.random.default_rng(seed), hz.size)
+        assert gains.shape == hz.shape and gains.dtype == np.float32
+        gains_db = 20 * np.log10(gains)
+        mean = np.average(gains_db[octave], weights=1 / hz[octave])
+        assert mean == pytest.approx(0, abs=0.5)
+        assert (gains[:100] == gains[0]).all()  # below 60 Hz
+        ranges.append(np.ptp(gains_db))
+    assert 10 < np.median(ranges) < 40 and np.max(ranges) < 90
+
+
 def test_suppression_lowers_noise_and_leaves_what_sticks_out():
     rng = np.random.default_rng(0)
     noise = (0.01 * rng.standard_normal(32000)).astype(np.float32)

@@ -39,8 +39,9 @@ class AugmentConfig:
     equalizer_share, equalizer_db: a smooth random spectral shape, its standard deviation in dB.
     bandlimit_share: a low-pass at 3.4 to 7 kHz.
     noise_share, snr_min_db, snr_max_db: noise; recorded_share, babble_share: kinds of noise, the rest is synthesized.
-    suppression_share, compressor_share, saturation_share, codec_share: what devices do (devices.py): noise suppression
-        of 1 to 4 times the noise down to -25 dB; a compressor of 1.3 to 3; saturation by 3 to 20 dB; MP3 or Vorbis.
+    resonance_share, suppression_share, compressor_share, saturation_share, codec_share: what devices do (devices.py): a
+        slope with peaks and dips; noise suppression of 1 to 4 times the noise down to -25 dB; a compressor of 1.3 to 3;
+        saturation by 3 to 20 dB; MP3 or Vorbis.
     peak_min_db, peak_max_db: peak level in dB of full scale; overdrive_share: clipped by 3 to 12 dB.
     context_share: other speech right before or after a keyword.
     shift_frames, gain_jitter_db: time shift and gain drawn anew each time an example is used.
@@ -67,6 +68,7 @@ class AugmentConfig:
     snr_max_db: float = 25.0
     recorded_share: float = 0.5
     babble_share: float = 0.25
+    resonance_share: float = 0.0
     suppression_share: float = 0.0
     compressor_share: float = 0.0
     saturation_share: float = 0.0
@@ -87,7 +89,7 @@ class AugmentConfig:
         for name in (
             "speed_share", "room_share", "equalizer_share", "bandlimit_share", "noise_share", "recorded_share",
             "babble_share", "overdrive_share", "context_share", "voice_share", "suppression_share", "compressor_share",
-            "saturation_share", "codec_share",
+            "saturation_share", "codec_share", "resonance_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected augment.{name} in 0..1, got {getattr(self, name)}")

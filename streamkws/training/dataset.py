@@ -12,6 +12,7 @@ import multiprocessing
 import signal
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Full
@@ -61,6 +62,7 @@ class DataConfig:
     also_train: more of its parts to train on, the validation part too once a recipe is chosen (what is measured on it
         then says nothing); sets that such a part lacks are left out.
     wakewords, impulse_responses: names of folders of a part.
+    exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
@@ -82,6 +84,7 @@ class DataConfig:
     also_train: tuple[str, ...] = ()
     validation: str = "dev"
     wakewords: str = "wakewords"
+    exclude: tuple[str, ...] = ()
     impulse_responses: str = "impulse_responses"
     noise: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
@@ -160,16 +163,24 @@ def read_samples(path: Path) -> I16:
     return np.clip(np.rint(read_audio(path) * 32768), -32768, 32767).astype(np.int16)
 
 
-def read_wakewords(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], list[str]]:
+def excluded(path: Path, patterns: tuple[str, ...]) -> bool:
+    """Whether a recording <keyword>/<file> is one that data.exclude names."""
+    return any(fnmatchcase(f"{path.parent.name}/{path.name}", pattern) for pattern in patterns)
+
+
+def read_wakewords(
+    folder: Path, keywords: tuple[str, ...], exclude: tuple[str, ...] = ()
+) -> tuple[list[Clip], list[str]]:
     """All recordings of the keywords, in the order of keyword and file name, and a line for each that is unusable.
 
-    Raises ConfigError where a keyword has no recording.
+    exclude: patterns of those that are left out, as in DataConfig. Raises ConfigError where a keyword has no recording.
     """
     clips: list[Clip] = []
     unusable: list[str] = []
     for index, keyword in enumerate(keywords):
         place = folder / keyword.replace(" ", "_")
         paths = sorted(path for path in place.glob("*") if path.suffix.lower() in SUFFIXES)
+        paths = [path for path in paths if not excluded(path, exclude)]
         n_before, n_unknown = len(clips), 0
         for path in paths:
             try:
@@ -299,8 +310,8 @@ class Example:
     features: (T, F) float32 log-mel.
     targets: (C,) int8: 1 present, 0 absent, -1 unknown.
     onset, first: (C,) int16 frames: a present word does not sound before onset; its output counts from first on.
-    embeddings, ends: (E, 96) float16, what a teacher makes of it before noise is added, and the frame each ends with,
-        (E,) int16; E = 0 without a teacher.
+    embeddings, ends: (E, 96) float16, what a teacher makes of it as it was recorded, at another speed only, and the
+        frame each ends with, (E,) int16; E = 0 without a teacher.
     """
 
     features: F32
@@ -384,7 +395,7 @@ class ExampleMaker:
         clips: list[Clip] = []
         unusable: list[str] = []
         for part in parts:
-            found, lines = read_wakewords(part / self.data.wakewords, self.keywords)
+            found, lines = read_wakewords(part / self.data.wakewords, self.keywords, self.data.exclude)
             if part != parts[0]:  # an unknown speaker of one part is none of another's
                 found = [replace(clip, speaker=f"{part.name}/{clip.speaker}") for clip in found]
             clips += found
@@ -443,10 +454,13 @@ class ExampleMaker:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
-        Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
+        Returns (n_frames, F) float32 log-mel, and what the teacher makes of the source at that speed, (E, 96) float16.
         """
+        embeddings = NO_EMBEDDINGS
+        if self.teacher is not None:
+            clean = augment.filter_and_resample(samples, None, N_FFT, length)[: self.n_samples]
+            embeddings = self.teacher.embed(clean).astype(np.float16)
         samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
-        embeddings = NO_EMBEDDINGS if self.teacher is None else self.teacher.embed(samples).astype(np.float16)
         samples = self._through_device(rng, self._add_noise(rng, samples))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
@@ -617,6 +631,9 @@ class ExampleMaker:
         if rng.random() < config.bandlimit_share:
             shape = np.ones(N_FFT // 2 + 1, np.float32) if shape is None else shape
             shape[int(rng.uniform(3400, 7000) / SAMPLE_RATE * N_FFT) :] *= np.float32(0.01)
+        if self._happens(rng, config.resonance_share):
+            response = devices.resonances(rng, N_FFT // 2 + 1)
+            shape = response if shape is None else shape * response
         if not self.rooms or rng.random() >= config.room_share:
             return shape
         wet = np.float32(10 ** (rng.uniform(-18, 6) / 20))

@@ -1,7 +1,6 @@
-"""What recording devices do to sound: noise suppression, automatic gain, saturation, lossy codecs.
+"""What recording devices do to sound: resonances, noise suppression, automatic gain, saturation, lossy codecs.
 
-A microphone on a desk, a headset and a telephone differ in more than their frequency response, and a network that has
-heard none of it misses every word of a speaker whose device does it.
+A network that has heard none of it misses nearly every word of a speaker whose device does it.
 """
 
 from __future__ import annotations
@@ -22,6 +21,24 @@ GAIN_HOP = 160
 GREATEST_GAIN_DB = 25.0
 CODECS = (("MP3", "MPEG_LAYER_III", 0.3, 0.95), ("OGG", "VORBIS", 0.7, 1.0))
 """Format, subtype and range of libsndfile's compression level: 16 to 40 kbit/s at 16 kHz."""
+
+
+def resonances(rng: np.random.Generator, n_bins: int, nyquist_hz: float = 8000.0) -> F32:
+    """The frequency response of a small device: a slope and one to seven peaks and dips, (n_bins,) float32 factors.
+
+    The slope has a standard deviation of 3 dB an octave; a peak's height one of 10 dB, up to 25, its width (the
+    standard deviation of a bell curve) is 0.1 to 0.7 octaves. The mean over the logarithm of frequency is 0 dB.
+    """
+    octaves = np.linspace(*np.log2((60.0, nyquist_hz)), 200)
+    gains_db = 3.0 * rng.standard_normal() * octaves
+    for _ in range(int(rng.integers(1, 8))):
+        height = np.clip(10 * rng.standard_normal(), -25, 25)
+        distance = (octaves - rng.uniform(octaves[0], octaves[-1])) / rng.uniform(0.1, 0.7)
+        gains_db += height * np.exp(-(distance**2) / 2)
+    gains_db -= gains_db.mean()
+    hz = np.linspace(0.0, nyquist_hz, n_bins)
+    gains: F32 = (10 ** (np.interp(hz, 2**octaves, gains_db) / 20)).astype(np.float32)
+    return gains
 
 
 def suppressed(samples: F32, strength: float, floor_db: float) -> F32:

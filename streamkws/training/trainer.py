@@ -301,7 +301,7 @@ class Validation:
             frontend.reset()
             return torch.from_numpy(frontend.push(samples))
 
-        clips, _ = read_wakewords(part / recipe.data.wakewords, config.keywords)
+        clips, _ = read_wakewords(part / recipe.data.wakewords, config.keywords, recipe.data.exclude)
         tail = np.zeros(config.frontend.sample_rate // 2, np.int16)
         self.clips = [(clip.keyword, features(np.concatenate([clip.samples, tail]))) for clip in clips]
         names = [name for name in recipe.data.negatives if (part / name / "segments.csv").is_file()]
