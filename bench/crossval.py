@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 import zlib
@@ -437,10 +438,11 @@ def main() -> None:
     print(text)
     if arguments.write:
         steps = arguments.steps or (PROXY["steps"] if arguments.network == "proxy" else recipe.training.steps)
+        of = "proxy network" if arguments.network == "proxy" else "recipe's own network"
         note = (
-            f"The {arguments.network}'s network after {steps:,} steps of {recipe.training.batch} of "
-            f"{arguments.examples:,} examples (a fold's own are left out), seed {recipe.training.seed}; w4a8 is "
-            f"quantized after training; {date.today().isoformat()} ({machine()})."
+            f"The {of} after {steps:,} steps of {recipe.training.batch}, on {arguments.examples:,} examples of all "
+            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training. Written by "
+            f"`python bench/crossval.py {shlex.join(sys.argv[1:])}` on {date.today().isoformat()} ({machine()})."
         )
         replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
 

@@ -51,8 +51,8 @@ CONFUSABLE = (
     "Alaska", "Melissa", "unless a", "electra", "relax a bit", "I'll ask her", "collects a", "selects a",
     # computer
     "commuter", "compute", "competitor", "come here later", "compete", "contributor", "computing", "can you do it",
-    "compute her score", "reporter", "company", "complete her", "commute", "suitor", "tutor", "pewter", "communicator",
-    "come pew to her", "contour", "conduct her", "disputed", "neuter", "conjure",
+    "compute a score", "reporter", "company", "complete her", "commute", "suitor", "tutor", "pewter", "communicator",
+    "come to tea", "contour", "conduct her", "disputed", "neuter", "conjure",
     # jarvis
     "service", "harvest", "java is", "travis", "Davis", "jar of this", "charge us", "carve this", "marvelous", "jars",
     "starve us", "jarring", "Elvis", "Charles is", "John is", "nervous", "Jarrett", "chart this", "gravis", "tardis",
@@ -81,7 +81,7 @@ MORE_CONFUSABLE = (
     "combine", "confuse her", "commuted", "computed", "computes", "a scooter", "come due to", "comb through her",
     # jarvis
     "jar", "jargon", "Marcus", "Garfield", "Harris", "surface", "novice", "carve it", "garnish", "tarnish", "charm us",
-    "jarful", "John's vice", "chalices", "Paris", "Jack is", "Jeffries", "darkness", "large vase", "jaw vis",
+    "jarful", "John's vice", "chalices", "Paris", "Jack is", "Jeffries", "darkness", "large vase", "jaw bone",
     # smart mirror
     "smart mayor", "smart mop", "chart maker", "start near", "smart mailer", "Bart Miller", "smart murmur",
     "hearts near",
@@ -170,6 +170,7 @@ class Synthesizer:
         if more:
             rng = np.random.default_rng([SEED, number, 1])
             sentences = int(rng.integers(1 << 30))
+        random.seed(sentences)  # of articles
         self.random = random.Random(sentences)
         self.sentence.gen = self.words = RandomWord(rng=self.random)
         phrases: list[tuple[str, str]] = []
@@ -273,7 +274,9 @@ def main() -> int:
             python = prepare()
         except (PeerError, OSError, subprocess.CalledProcessError) as error:
             sys.exit(f"synthesize.py: cannot install the synthesizer (it needs pip and npm): {error}")
-        return subprocess.run([python, __file__, *sys.argv[1:], "--inside"], check=False).returncode
+        # wonderwords draws from sets of words, whose order hangs on the seed of hashing
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        return subprocess.run([python, __file__, *sys.argv[1:], "--inside"], check=False, env=environment).returncode
     if min(arguments.speakers, arguments.processes) < 1:
         sys.exit("synthesize.py: expected at least one speaker and one process")
     try:
