@@ -102,6 +102,19 @@ def test_examples_bring_what_the_teacher_hears_before_noise_is_added(teacher, tm
     np.testing.assert_array_equal(loud.embeddings, taught.embeddings)
 
 
+def test_a_teacher_hears_the_equalizer_unless_it_hears_the_clean_recording(teacher, tmp_path):
+    write_part(tmp_path / "train", 1)
+    dull = replace(PLAIN, resonance_share=1.0)
+
+    def embeddings(clean, augmentation):
+        data = replace(DATA, teacher=str(teacher), teacher_clean=clean)
+        return maker(tmp_path / "train", data=data, augmentation=augmentation).make(3).embeddings
+
+    plain = embeddings(False, PLAIN)
+    assert np.abs(embeddings(False, dull) - plain).max() > 0.01
+    np.testing.assert_array_equal(embeddings(True, dull), plain)
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory):
     """Two speakers who say each keyword, far lower than those of the corpus, and a hum."""

@@ -76,6 +76,7 @@ class DataConfig:
         keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
     synthetic_share: part of the keyword examples that synthesized speakers say.
     teacher: folder of a speech embedding to learn from (teacher.py), "" for none.
+    teacher_clean: whether the teacher hears the recording without the room, the equalizer and the resonances, too.
     """
 
     negatives: dict[str, float]
@@ -98,6 +99,7 @@ class DataConfig:
     synthetic: str = ""
     synthetic_share: float = 0.3
     teacher: str = ""
+    teacher_clean: bool = False
 
     def __post_init__(self) -> None:
         if not self.negatives or min(self.negatives.values()) < 0 or sum(self.negatives.values()) <= 0:
@@ -310,8 +312,8 @@ class Example:
     features: (T, F) float32 log-mel.
     targets: (C,) int8: 1 present, 0 absent, -1 unknown.
     onset, first: (C,) int16 frames: a present word does not sound before onset; its output counts from first on.
-    embeddings, ends: (E, 96) float16, what a teacher makes of it as it was recorded, at another speed only, and the
-        frame each ends with, (E,) int16; E = 0 without a teacher.
+    embeddings, ends: (E, 96) float16, what a teacher makes of it before noise is added, and the frame each ends with,
+        (E,) int16; E = 0 without a teacher.
     """
 
     features: F32
@@ -454,13 +456,16 @@ class ExampleMaker:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
-        Returns (n_frames, F) float32 log-mel, and what the teacher makes of the source at that speed, (E, 96) float16.
+        Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
         """
+        source = samples
+        samples = augment.filter_and_resample(source, self._gains(rng), N_FFT, length)[: self.n_samples]
         embeddings = NO_EMBEDDINGS
         if self.teacher is not None:
-            clean = augment.filter_and_resample(samples, None, N_FFT, length)[: self.n_samples]
-            embeddings = self.teacher.embed(clean).astype(np.float16)
-        samples = augment.filter_and_resample(samples, self._gains(rng), N_FFT, length)[: self.n_samples]
+            taught = samples
+            if self.data.teacher_clean:
+                taught = augment.filter_and_resample(source, None, N_FFT, length)[: self.n_samples]
+            embeddings = self.teacher.embed(taught).astype(np.float16)
         samples = self._through_device(rng, self._add_noise(rng, samples))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()

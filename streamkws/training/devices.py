@@ -6,6 +6,7 @@ A network that has heard none of it misses nearly every word of a speaker whose 
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ def resonances(rng: np.random.Generator, n_bins: int, nyquist_hz: float = 8000.0
     The slope has a standard deviation of 3 dB an octave; a peak's height one of 10 dB, up to 25, its width (the
     standard deviation of a bell curve) is 0.1 to 0.7 octaves. The mean over the logarithm of frequency is 0 dB.
     """
-    octaves = np.linspace(*np.log2((60.0, nyquist_hz)), 200)
+    octaves = np.linspace(math.log2(60.0), math.log2(nyquist_hz), 200)
     gains_db = 3.0 * rng.standard_normal() * octaves
     for _ in range(int(rng.integers(1, 8))):
         height = np.clip(10 * rng.standard_normal(), -25, 25)
