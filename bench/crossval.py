@@ -34,7 +34,7 @@ import cached_training
 import numpy as np
 import torch
 from accuracy import ROOT, machine, replace_section
-from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, Result, report
+from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
 from crossval_variants import VARIANTS, Variant
 from crossval_voices import read_voices, write_voices
 from quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
@@ -436,7 +436,7 @@ def main() -> None:
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     text = report(results, [variant.name for variant in chosen], arguments.folds, arguments.json)
     print(text)
-    if arguments.write:
+    if arguments.write and text != NOTHING:
         steps = arguments.steps or (PROXY["steps"] if arguments.network == "proxy" else recipe.training.steps)
         of = "proxy network" if arguments.network == "proxy" else "recipe's own network"
         note = (

@@ -25,6 +25,7 @@ N_FALSE_ACCEPTS = 15
 AREA_FA_PER_H = (0.1, 10.0)
 COMMON_FA_PER_H = 0.5
 N_BOOTSTRAP = 2000
+NOTHING = "nothing has been done in all folds"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def report(results: Sequence[Result], order: Sequence[str], n_folds: int, as_jso
         if len(groups[name, bits]) == n_folds
     }
     if not pools:
-        return "nothing has been done in all folds"
+        return NOTHING
     if as_json:
         return json.dumps([figures(name, bits, pool) for (name, bits), pool in pools.items()])
     unlabelled = {name: Pool.of(groups[name, bits], labelled=False) for name, bits in pools if bits == "w4a8"}

@@ -1,6 +1,6 @@
 """What recording devices do to sound: resonances, noise suppression, automatic gain, saturation, lossy codecs.
 
-A network that has heard none of it misses nearly every word of a speaker whose device does it.
+Some speakers are missed on most words, and their microphones are unlike the others' (bench/experiments.md).
 """
 
 from __future__ import annotations
