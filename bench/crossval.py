@@ -19,25 +19,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import cached_training
 import numpy as np
 import torch
-from accuracy import ROOT, machine, replace_section
+from accuracy import ROOT, replace_section
 from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
 from crossval_variants import VARIANTS, Variant
 from crossval_voices import read_voices, write_voices
 from quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
+from speed import written_by
 
 from streamkws import Model
 from streamkws.audio import read_audio
@@ -441,8 +440,7 @@ def main() -> None:
         of = "proxy network" if arguments.network == "proxy" else "recipe's own network"
         note = (
             f"The {of} after {steps:,} steps of {recipe.training.batch}, on {arguments.examples:,} examples of all "
-            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training. Written by "
-            f"`python bench/crossval.py {shlex.join(sys.argv[1:])}` on {date.today().isoformat()} ({machine()})."
+            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training. {written_by()}"
         )
         replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
 

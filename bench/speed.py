@@ -42,14 +42,20 @@ def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
     return kept
 
 
+def written_by() -> str:
+    """The sentence that says by which command, when and where a section of README.md was written."""
+    given = [shlex.quote(word) for word in without(sys.argv[1:], OUTPUTS) if word != "--write"]
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *given, "--write"])
+    return f"Written by `{command}` on {date.today().isoformat()} ({machine()})."
+
+
 def publish(arguments: argparse.Namespace, section: str, text: str, results: Any, missing: Sequence[str] = ()) -> None:
     """Print the text, and write what the options ask for.
 
     section: README.md's, that --write replaces. missing: peers that were left out, a line each.
     """
-    today, script = date.today().isoformat(), Path(sys.argv[0]).name
-    given = [shlex.quote(word) for word in without(sys.argv[1:], OUTPUTS) if word != "--write"]
-    text += f" Written by `{' '.join(['python', f'bench/{script}', *given, '--write'])}` on {today} ({machine()})."
+    today = date.today().isoformat()
+    text += f" {written_by()}"
     if missing:
         text += "\n\nLeft out: " + "; ".join(missing) + "."
     figures = {"date": today, "machine": machine(), "results": results, "missing": list(missing)}

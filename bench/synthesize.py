@@ -84,14 +84,12 @@ MORE_CONFUSABLE = (
     "jarful", "John's vice", "chalices", "Paris", "Jack is", "Jeffries", "darkness", "large vase", "jaw bone",
     # smart mirror
     "smart mayor", "smart mop", "chart maker", "start near", "smart mailer", "Bart Miller", "smart murmur",
-    "hearts near",
-    "a mirage", "dirt mirror", "what a mirror", "sharp mirror", "smart neighbour", "smart military", "smart dinner",
-    "smart era", "mirror me", "smart metal", "smart watch", "smart speaker", "smart window",
+    "hearts near", "a mirage", "dirt mirror", "what a mirror", "sharp mirror", "smart neighbour", "smart military",
+    "smart dinner", "smart era", "mirror me", "smart metal", "smart watch", "smart speaker", "smart window",
     # snowboy
     "snow boar", "snow voice", "slow buoy", "no boil", "snow bound", "snow bike", "this no boy", "snow pile",
-    "sowed oil",
-    "snow toy", "know boring", "sewn by", "snow by", "zone boy", "stone boy", "phone boy", "son of a boy", "sold boy",
-    "home boy", "flow by", "a low point", "go by", "snow box",
+    "sowed oil", "snow toy", "know boring", "sewn by", "snow by", "zone boy", "stone boy", "phone boy", "son of a boy",
+    "sold boy", "home boy", "flow by", "a low point", "go by", "snow box",
     # view glass
     "view gas", "dew glass", "new glass", "two glasses", "few grass", "blue class", "view glance", "view gloss",
     "you glance", "few lasses", "true glass", "views pass", "view clause", "fuel class", "view a glass", "hue glass",

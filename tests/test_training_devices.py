@@ -50,13 +50,13 @@ def test_no_suppression_changes_nothing(n):
 def test_a_compressor_halves_differences_of_level_and_has_an_end():
     samples = tone(500.0)
     samples[16000:] *= np.float32(0.1)
-    heard = devices.levelled(samples, 2.0)
+    heard = devices.compressed(samples, 2.0)
     assert db(heard[2000:14000]) == pytest.approx(db(samples[2000:14000]), abs=0.1)
     assert db(heard[18000:30000]) == pytest.approx(db(heard[2000:14000]) - 10, abs=0.1)  # 20 dB before
     samples[16000:] *= np.float32(1e-4)
-    heard = devices.levelled(samples, 3.0)
+    heard = devices.compressed(samples, 3.0)
     assert db(heard[18000:30000]) == pytest.approx(db(samples[18000:30000]) + 25, abs=0.1)
-    np.testing.assert_array_equal(devices.levelled(samples[:100], 2.0), samples[:100])
+    np.testing.assert_array_equal(devices.compressed(samples[:100], 2.0), samples[:100])
 
 
 def test_saturation_keeps_the_peak_and_adds_odd_harmonics():

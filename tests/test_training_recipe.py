@@ -42,6 +42,11 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert replace(aware.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
 
 
+def test_the_recipe_that_was_tried_is_of_the_shipped_network():
+    tried = load_recipe(SHIPPED.parent.parent / "bench" / "wakewords-devices.toml")
+    assert tried.name == "wakewords-devices" and tried.model == load_recipe(SHIPPED).model
+
+
 def test_a_minimal_recipe_has_defaults(tmp_path):
     recipe = read(tmp_path, MINIMAL)
     assert recipe.name == "tiny"

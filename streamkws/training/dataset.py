@@ -683,7 +683,7 @@ class ExampleMaker:
         if self._happens(rng, config.suppression_share):
             samples = devices.suppressed(samples, rng.uniform(1, 4), rng.uniform(-25, -6))
         if self._happens(rng, config.compressor_share):
-            samples = devices.levelled(samples, rng.uniform(1.3, 3))
+            samples = devices.compressed(samples, rng.uniform(1.3, 3))
         if self._happens(rng, config.saturation_share):
             samples = devices.saturated(samples, rng.uniform(3, 20))
         return samples

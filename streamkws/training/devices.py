@@ -65,7 +65,7 @@ def suppressed(samples: F32, strength: float, floor_db: float) -> F32:
     return kept
 
 
-def levelled(samples: F32, ratio: float) -> F32:
+def compressed(samples: F32, ratio: float) -> F32:
     """Sound after a compressor: what is d dB below the loudest 50 ms is d / ratio below it, raised by 25 dB at most.
 
     samples: (n,) float32. ratio: 1 or more. Returns (n,) float32.
