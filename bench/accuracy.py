@@ -1,10 +1,14 @@
-"""Misses and false accepts of the shipped models on a corpus; writes the README's tables and the model cards.
+"""Misses and false accepts on a corpus; writes the README's tables and the model cards.
+
+What ships learned from dev's recordings of the keywords, too (data.also_keywords), so that its misses there would say
+nothing. Those of its twin do, in bench/twin: the same recipe without them (bench/wakewords-twin.toml).
 
     python bench/accuracy.py --corpus DIR            prints the tables (DIR as `streamkws evaluate` takes it)
     python bench/accuracy.py --corpus DIR --peers    other wake-word engines too, on the same audio
     python bench/accuracy.py --corpus DIR --write    also README.md, models/*.md and bench/accuracy.json
     python bench/accuracy.py --corpus DIR --plot     also bench/accuracy.svg and accuracy_peers.svg, the DET curves
     python bench/accuracy.py --corpus DIR --json F   the figures; - is standard output, instead of the tables
+    python bench/accuracy.py --corpus DIR --twin models/wakewords     other models than the twin: models/wakewords.*
 
 Misses are counted clean, in every kind of noise and in rooms. Files as stored and weights as held in memory are
 measured in the same run. Peers are installed into runs/peers once.
@@ -25,12 +29,22 @@ import accuracy_peers
 from peers import PEERS, PeerError
 
 from streamkws import Model, load_model, shipped_models
+from streamkws.errors import ModelFileError
 from streamkws.evaluation.det import Evaluation, evaluate_scores, format_markdown, format_table
 from streamkws.evaluation.scoring import Corpus, read_corpus, score_corpus
-from streamkws.model_file import model_path
+from streamkws.model_file import SUFFIX, model_path
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = ("f32", "w8a8", "w4a8")
+TWIN = ROOT / "bench" / "twin" / "wakewords-twin"
+
+
+def load_twins(path: Path = TWIN) -> list[Model]:
+    """The models <path>.<widths>, in the order of WIDTHS; the program ends where one is missing."""
+    try:
+        return [load_model(f"{path}.{bits}{SUFFIX}") for bits in WIDTHS]
+    except ModelFileError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
 
 
 def machine() -> str:
@@ -108,7 +122,8 @@ about a person, and not for transcribing.
 
 ## Figures on dev ({when})
 
-Speakers of dev are not in train, but dev was used to choose the smoothing, the checkpoint and the thresholds.
+They are of {evaluation.model}, trained by the same recipe without dev's recordings, which this model learned from. dev
+was used to choose the recipe, the smoothing and the thresholds.
 
 {format_markdown([evaluation])}
 """
@@ -174,6 +189,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as corpus/dev")
     parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
+    parser.add_argument(
+        "--twin",
+        default=TWIN,
+        type=Path,
+        metavar="PATH",
+        help="the models that are measured, a path without widths (default: bench/twin/wakewords-twin)",
+    )
     parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
                         help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
     parser.add_argument("--core", type=int, help="the core that peers run on (default: any)")
@@ -196,10 +218,11 @@ def main() -> None:
     if absent:
         sys.exit(f"accuracy.py: no such shipped model: {', '.join(absent)}")
     models = [load_model(name) for name in names]
-    corpus = read_corpus(arguments.corpus, models[0].keywords)
-    scored = score_corpus(models, corpus)
-    evaluations = [evaluate_scores(model, scored, m) for m, model in enumerate(models)]
-    in_conditions = accuracy_conditions.measure(models, evaluations, scored, corpus)
+    twins = load_twins(arguments.twin)
+    corpus = read_corpus(arguments.corpus, twins[0].keywords)
+    scored = score_corpus(twins, corpus)
+    evaluations = [evaluate_scores(model, scored, m) for m, model in enumerate(twins)]
+    in_conditions = accuracy_conditions.measure(twins, evaluations, scored, corpus)
     today = when = date.today().isoformat()
     if arguments.peers:
         peers, missing = measure_peers(arguments.peers, corpus, arguments.core)

@@ -1,7 +1,8 @@
 """What a listener notices: what fires in an hour of made music, noise and babble, and how soon a keyword is heard.
 
     python bench/listening.py                     an hour made by numpy and espeak-ng, and silence; all shipped widths
-    python bench/listening.py --corpus DIR        also from the end of each dev keyword to its detection
+    python bench/listening.py --corpus DIR        also from the end of each dev keyword to its detection, by the
+                                                  shipped models' twins, who never heard dev (bench/accuracy.py)
     python bench/listening.py --corpus DIR --write    README.md's table too
 
 Thresholds are the models' own. The babble is random words, none of them a keyword, said by espeak-ng's voices, one to
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from accuracy import load_twins
 from speed import publish
 
 from streamkws import Detector, load_model
@@ -295,7 +297,7 @@ def told(results: dict[str, Any]) -> str:
             cells = [f"{1000 * np.percentile(results['delays'][name]['seconds'], q):.0f} ms" for name in MODELS]
             lines.append(f"| from the end of a keyword to its detection, {label} | " + " | ".join(cells) + " |")
         counts = results["delays"][MODELS[-1]]
-        lines += ["", f"Delays: {len(counts['seconds'])} of {counts['n']} clean recordings of dev, w4a8."]
+        lines += ["", f"Delays: {len(counts['seconds'])} of {counts['n']} clean recordings of dev, w4a8, by the twin."]
     fired = []
     for kind, by_model in results["alarms"].items():
         for name, hits in by_model.items():
@@ -325,8 +327,10 @@ def main() -> None:
     results["silence"] = {model.name: alarms_in_silence(model, SILENCE_MINUTES) for model in models}
     results["keywords"] = heard_keywords(models, N_TIMES)
     if arguments.corpus:
-        found = {model.name: delays(model, arguments.corpus) for model in models}
-        results["delays"] = {name: {"seconds": one.seconds, "n": one.n} for name, one in found.items()}
+        found = [delays(twin, arguments.corpus) for twin in load_twins()]
+        results["delays"] = {
+            name: {"seconds": one.seconds, "n": one.n} for name, one in zip(MODELS, found, strict=True)
+        }
     publish(arguments, "listening", told(results), results)
 
 

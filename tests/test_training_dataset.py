@@ -215,6 +215,19 @@ def test_more_parts_are_trained_on_together(part, tmp_path):
     assert one.make(0).targets.shape == (6,)
 
 
+def test_keywords_alone_of_another_part(part, tmp_path):
+    for name, seed in (("train", 1), ("dev", 2)):
+        write_part(tmp_path / name, seed)
+    one = maker(tmp_path / "train", replace(DATA, also_keywords=("dev",)))
+    alone = maker(tmp_path / "train")
+    assert len(one.clips) == 2 * len(alone.clips) and one.outputs == alone.outputs
+    assert [len(groups) for groups in one.by_speaker] == [2 * len(groups) for groups in alone.by_speaker]
+    assert [len(given.files) for given in one.negatives] == [len(given.files) for given in alone.negatives]
+    assert len(one.rooms) == len(alone.rooms)
+    both = maker(tmp_path / "train", replace(DATA, also_train=("dev",), also_keywords=("dev",)))
+    assert len(both.clips) == 2 * len(alone.clips)
+
+
 def test_producer_hands_out_numbered_blocks(part):
     class Stop(BaseException):
         pass

@@ -7,9 +7,10 @@ import pytest
 
 from streamkws.errors import ConfigError
 from streamkws.training.fake_quant import QuantizationConfig
-from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig, load_recipe
+from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig, copy_recipe, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "models" / "wakewords.toml"
+BENCH = SHIPPED.parent.parent / "bench"
 MINIMAL = """
 [model]
 keywords = ["a", "b"]
@@ -38,13 +39,85 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert recipe.export.bits == ((8, 8),)
     aware = load_recipe(SHIPPED.with_name("wakewords-aware.toml"))
     assert (aware.model, aware.data, aware.augment) == (recipe.model, recipe.data, recipe.augment)
-    assert aware.quantization is not None and aware.quantization.start_from == "runs/wakewords/best.pt"
-    assert replace(aware.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
+    assert aware.quantization is not None and aware.quantization.start_from == "runs/wakewords"
+
+
+def test_the_twin_differs_in_what_it_hears_alone():
+    for ending in ("", "-aware"):
+        recipe, twin = (
+            load_recipe(f"{place}{ending}.toml") for place in (SHIPPED.with_suffix(""), BENCH / "wakewords-twin")
+        )
+        assert recipe.data.also_keywords == ("dev",)
+        assert twin.data == replace(recipe.data, also_keywords=())
+        assert (twin.model, twin.augment, twin.training) == (recipe.model, recipe.augment, recipe.training)
+        assert replace(twin.export, provenance={}) == replace(recipe.export, provenance={})
+        assert twin.name == f"wakewords-twin{ending}" and twin.export.provenance["name"] == "wakewords-twin"
 
 
 def test_the_recipe_that_was_tried_is_of_the_shipped_network():
-    tried = load_recipe(SHIPPED.parent.parent / "bench" / "wakewords-devices.toml")
+    tried = load_recipe(BENCH / "wakewords-devices.toml")
     assert tried.name == "wakewords-devices" and tried.model == load_recipe(SHIPPED).model
+
+
+EXTENDING = """
+extends = "../tiny.toml"
+[data]
+negatives = { words = 2 }
+[training]
+steps = 7
+"""
+
+
+def extending(tmp_path, text, below=MINIMAL):
+    """A recipe in a folder beside the one it extends."""
+    (tmp_path / "tiny.toml").write_text(below)
+    (tmp_path / "more").mkdir(exist_ok=True)
+    path = tmp_path / "more" / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_extends_another(tmp_path):
+    path = extending(tmp_path, EXTENDING, MINIMAL + "[training]\nsteps = 5\nbatch = 3\n")
+    recipe = load_recipe(path)
+    assert recipe.name == "mine" and recipe.model.keywords == ("a", "b")
+    assert recipe.data.negatives == {"speech": 1.0, "words": 2.0}
+    assert (recipe.training.steps, recipe.training.batch) == (7, 3)
+    one = tmp_path / "mine2.toml"
+    one.write_text('extends = "more/mine.toml"\nmodel.keywords = ["c"]\n')
+    assert load_recipe(one) == replace(recipe, name="mine2", model=replace(recipe.model, keywords=("c",)))
+
+
+def test_a_quantized_recipe_drops_the_widths_of_the_one_it_extends(tmp_path):
+    below = MINIMAL + "[export]\nbits = [[8, 8]]\nthreshold_margin = 0.5\n"
+    recipe = load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n", below))
+    assert recipe.quantization == QuantizationConfig() and recipe.export.threshold_margin == 0.5
+    with pytest.raises(ConfigError, match=r"expected no export\.bits"):
+        load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n[export]\nbits = [[4, 8]]\n", below))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extends = "../none.toml"', "cannot read recipe .*none.toml"),
+        ("extends = 3", "expected extends to be the path of a recipe, got 3"),
+        ('extends = "mine.toml"', "mine.toml extends itself"),
+        ('extends = "../tiny.toml"\nexport = 3', r"expected \[export\] to be a section"),
+    ],
+)
+def test_what_cannot_be_extended(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(extending(tmp_path, text))
+
+
+def test_a_copied_recipe_is_the_same_without_the_one_it_extends(tmp_path):
+    pytest.importorskip("tomli_w")
+    path, copy = extending(tmp_path, EXTENDING), tmp_path / "run" / "recipe.toml"
+    copy.parent.mkdir()
+    copy_recipe(path, copy)
+    assert load_recipe(copy) == load_recipe(path)
+    copy_recipe(tmp_path / "tiny.toml", copy)
+    assert copy.read_text() == MINIMAL
 
 
 def test_a_minimal_recipe_has_defaults(tmp_path):
@@ -75,7 +148,10 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("spped = 1\n" + MINIMAL, "unknown key 'spped' in .*tiny.toml; known: name, model, data, augment, training"),
+        (
+            "spped = 1\n" + MINIMAL,
+            "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment",
+        ),
         (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: steps, max_minutes, batch"),
         (MINIMAL.replace("taps = 3", "tabs = 3"), r"unknown key model.layers\[0\].tabs; known: outputs, taps"),
         (MINIMAL.replace("outputs = 8, taps = 3", "taps = 3"), r"expected model.layers\[0\].outputs, found none"),

@@ -345,21 +345,23 @@ def calibrate(
     target_fa_per_h: float,
     margin: float = 0.0,
     lowest: float = 0.0,
-    conditions: Sequence[str] = (CLEAN,),
+    noisy_targets: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Choose each keyword's threshold: the lowest with at most this many false accepts per hour in every condition.
+    """Choose each keyword's threshold: the lowest with at most this many false accepts per hour.
 
-    conditions: of the evaluation's.
+    noisy_targets: by condition of the evaluation, such as "10 dB": how many there may be in that one, besides.
     margin: raises each threshold by this much on the logit axis (at 0.5, a threshold of 0.90 becomes 0.937), against
         the chance that the hours the threshold was chosen on were kinder than those to come.
     lowest: no threshold is set below it.
     Raises ConfigError as valid_target does.
     """
-    valid_target(target_fa_per_h, margin, lowest)
+    targets = {CLEAN: target_fa_per_h, **(noisy_targets or {})}
+    for target in targets.values():
+        valid_target(target, margin, lowest)
     thresholds: dict[str, float] = {}
     for keyword in evaluation.curves[CLEAN]:
-        curves = [evaluation.curves[name][keyword] for name in conditions]
-        indices = [curve.index_at(target_fa_per_h) for curve in curves]
+        curves = [evaluation.curves[name][keyword] for name in targets]
+        indices = [curve.index_at(target) for curve, target in zip(curves, targets.values(), strict=True)]
         threshold = max(HIGHEST if i is None else curve.thresholds[i] for curve, i in zip(curves, indices, strict=True))
         if 0 < threshold < 1 and margin:
             threshold = round(1 / (1 + math.exp(-margin) * (1 - threshold) / threshold), 6)

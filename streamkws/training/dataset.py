@@ -61,6 +61,8 @@ class DataConfig:
     corpus: root folder; train, validation: its parts.
     also_train: more of its parts to train on, the validation part too once a recipe is chosen (what is measured on it
         then says nothing); sets that such a part lacks are left out.
+    also_keywords: parts of which only the recordings of keywords are trained on, too: of the validation part the
+        negatives are then still unheard, and thresholds can be set on them.
     wakewords, impulse_responses: names of folders of a part.
     exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
@@ -75,6 +77,9 @@ class DataConfig:
     synthetic: folder of a set of synthesized speakers (bench/synthesize.py), "" for none; its segments labelled with a
         keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
     synthetic_share: part of the keyword examples that synthesized speakers say.
+    near_dry_share: part of the negatives that resemble keywords (pieces, collages, and what synthesized speakers say)
+        that are left without room and noise, in which they cannot be told from the keyword: so as not to hear them
+        there, a network would have to be deaf to the keyword.
     teacher: folder of a speech embedding to learn from (teacher.py), "" for none.
     teacher_clean: whether the teacher hears the recording without the room, the equalizer and the resonances, too.
     """
@@ -83,6 +88,7 @@ class DataConfig:
     corpus: str = "../shared/corpus"
     train: str = "train"
     also_train: tuple[str, ...] = ()
+    also_keywords: tuple[str, ...] = ()
     validation: str = "dev"
     wakewords: str = "wakewords"
     exclude: tuple[str, ...] = ()
@@ -98,6 +104,7 @@ class DataConfig:
     min_tail_s: float = 0.3
     synthetic: str = ""
     synthetic_share: float = 0.3
+    near_dry_share: float = 0.0
     teacher: str = ""
     teacher_clean: bool = False
 
@@ -111,7 +118,7 @@ class DataConfig:
             raise ConfigError(
                 "expected data.keyword_share + data.partial_share + data.collage_share below 1, none negative"
             )
-        for name in ("word_pair_share", "synthetic_share"):
+        for name in ("word_pair_share", "synthetic_share", "near_dry_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:
@@ -284,6 +291,11 @@ def parts_of(part: Path, data: DataConfig) -> list[Path]:
     return [part, *(part.parent / name for name in data.also_train)]
 
 
+def keyword_parts(part: Path, data: DataConfig) -> list[Path]:
+    """The parts of the corpus whose recordings of keywords are trained on, from the first one's folder."""
+    return list(dict.fromkeys([*parts_of(part, data), *(part.parent / name for name in data.also_keywords)]))
+
+
 def holding(parts: list[Path], name: str) -> list[Path]:
     """The parts that have a set: the first must."""
     return [parts[0], *(part for part in parts[1:] if (part / name / "segments.csv").is_file())]
@@ -354,7 +366,7 @@ class ExampleMaker:
         self.data, self.augmentation, self.seed = data, augmentation, seed
         self.keywords = keywords
         parts = parts_of(part, data)
-        self.clips, self.unusable = self.read_clips(parts)
+        self.clips, self.unusable = self.read_clips(keyword_parts(part, data))
         if data.locator:
             self.clips = located(self.clips, keywords, load_model(data.locator))
         names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
@@ -438,35 +450,40 @@ class ExampleMaker:
         speed = N_FFT / length
         n_source = int(np.ceil(self.n_samples * speed))
 
-        kind = rng.random()
+        kind, resembling = rng.random(), True
         if kind < self.data.keyword_share:
-            canvas = self._keyword(rng, n_source, partial=False)
+            canvas, resembling = self._keyword(rng, n_source, partial=False), False
         elif kind < self.data.keyword_share + self.data.partial_share:
             canvas = self._keyword(rng, n_source, partial=True)
         elif kind < self.data.keyword_share + self.data.partial_share + self.data.collage_share:
             canvas = self._collage(rng, n_source)
         else:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
+            resembling = one.name == SYNTHETIC
             canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
 
-        features, embeddings = self.perturb(rng, canvas.samples, length)
+        dry = resembling and self._happens(rng, self.data.near_dry_share)
+        features, embeddings = self.perturb(rng, canvas.samples, length, dry)
         return self._label(canvas, features, embeddings, speed)
 
-    def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
+    def perturb(
+        self, rng: np.random.Generator, samples: F32, length: int, dry: bool = False
+    ) -> tuple[F32, npt.NDArray[np.float16]]:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
+        dry: without room and noise.
         Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
         """
         source = samples
-        samples = augment.filter_and_resample(source, self._gains(rng), N_FFT, length)[: self.n_samples]
+        samples = augment.filter_and_resample(source, self._gains(rng, dry), N_FFT, length)[: self.n_samples]
         embeddings = NO_EMBEDDINGS
         if self.teacher is not None:
             taught = samples
             if self.data.teacher_clean:
                 taught = augment.filter_and_resample(source, None, N_FFT, length)[: self.n_samples]
             embeddings = self.teacher.embed(taught).astype(np.float16)
-        samples = self._through_device(rng, self._add_noise(rng, samples))
+        samples = self._through_device(rng, samples if dry else self._add_noise(rng, samples))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
         levelled = self._level(rng, samples)
@@ -626,7 +643,7 @@ class ExampleMaker:
                 break
         return canvas
 
-    def _gains(self, rng: np.random.Generator) -> augment.C64 | F32 | None:
+    def _gains(self, rng: np.random.Generator, dry: bool) -> augment.C64 | F32 | None:
         """The product of a room and an equalizer, (N_FFT // 2 + 1,); None for neither."""
         config = self.augmentation
         shape: F32 | None = None
@@ -639,7 +656,7 @@ class ExampleMaker:
         if self._happens(rng, config.resonance_share):
             response = devices.resonances(rng, N_FFT // 2 + 1)
             shape = response if shape is None else shape * response
-        if not self.rooms or rng.random() >= config.room_share:
+        if dry or not self.rooms or rng.random() >= config.room_share:
             return shape
         wet = np.float32(10 ** (rng.uniform(-18, 6) / 20))
         room = self.rooms[int(rng.integers(len(self.rooms)))] * wet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from streamkws.evaluation.det import calibrate, evaluate_models
+from streamkws.evaluation.det import CLEAN, calibrate, evaluate_models
 from streamkws.model import Model
 from streamkws.model_file import save_model
 from streamkws.training.network import load_network
@@ -54,7 +54,7 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
                 wanted.target_fa_per_h,
                 wanted.threshold_margin,
                 wanted.lowest_threshold,
-                tuple(evaluation.curves),
+                {name: wanted.noise_target_fa_per_h for name in evaluation.curves if name != CLEAN},
             )
             models[index] = models[index].with_settings(thresholds=thresholds)
             print(models[index].config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))

@@ -107,12 +107,14 @@ class NetworkConfig:
 class TrainingConfig:
     """The [training] section.
 
-    steps, max_minutes: training ends, its learning rate annealed, at whichever comes first; 0 minutes = no limit.
+    steps, max_minutes: training ends, its learning rate at learning_rate_end, at whichever comes first; 0 minutes = no
+        limit.
     batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
     hard_share: part of a batch drawn in proportion to the highest loss that an absent keyword had in an example when it
         was last used.
     dropout: part of the inputs of every layer but the first that is left out, whole channels of an example at a time.
-    learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. average_decay: of the averaged weights.
+    learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. learning_rate_end: where the cosine ends; above 0,
+        the averaged weights do what annealing does, with less learning by heart. average_decay: of that average.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
@@ -131,6 +133,7 @@ class TrainingConfig:
     hard_share: float = 0.0
     dropout: float = 0.0
     learning_rate: float = 3e-3
+    learning_rate_end: float = 0.0
     warmup_steps: int = 300
     weight_decay: float = 0.01
     gradient_clip: float = 3.0
@@ -164,9 +167,9 @@ class TrainingConfig:
         if not 0 < self.average_decay < 1:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (
-            "max_minutes", "learning_rate", "warmup_steps", "weight_decay", "gradient_clip", "positive_weight",
-            "negative_weight", "auxiliary_weight", "teacher_weight", "focal", "frame_weight", "seed", "validate_steps",
-            "checkpoint_minutes",
+            "max_minutes", "learning_rate", "learning_rate_end", "warmup_steps", "weight_decay", "gradient_clip",
+            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "focal", "frame_weight", "seed",
+            "validate_steps", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected training.{name} >= 0, got {getattr(self, name)}")
@@ -181,7 +184,8 @@ class ExportConfig:
     early_stopping: whether the model is the checkpoint that missed least on the validation part without a false accept,
         not the latest.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
-    noise_snrs_db: the target holds, too, where noise is mixed into that part at each of these signal-to-noise ratios.
+    noise_snrs_db, noise_target_fa_per_h: false accepts per hour besides, where noise is mixed into that part at each of
+        these signal-to-noise ratios.
     threshold_margin: how much further each is raised, on the logit axis.
     lowest_threshold: none is set below this.
     provenance: text for the file.
@@ -191,6 +195,7 @@ class ExportConfig:
     early_stopping: bool = False
     target_fa_per_h: float = 0.5
     noise_snrs_db: tuple[float, ...] = ()
+    noise_target_fa_per_h: float = 0.5
     threshold_margin: float = 0.0
     lowest_threshold: float = 0.0
     provenance: dict[str, str] = field(default_factory=dict)
@@ -199,7 +204,7 @@ class ExportConfig:
         for pair in self.bits:
             if not isinstance(pair, tuple) or len(pair) != 2 or not all(2 <= bits <= 8 for bits in pair):
                 raise ConfigError(f"expected export.bits to be pairs of 2 to 8 bits, got {pair}")
-        for name in ("target_fa_per_h", "threshold_margin"):
+        for name in ("target_fa_per_h", "noise_target_fa_per_h", "threshold_margin"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
         for snr_db in self.noise_snrs_db:
@@ -253,9 +258,18 @@ class Recipe:
                     )
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe. Raises ConfigError where the file, a key or a value is not as expected."""
-    path = Path(path)
+def read_entries(path: str | Path) -> dict[str, Any]:
+    """The entries of a recipe's file, upon those of the recipe that its `extends` names, seen from its own folder.
+
+    A value replaces the one below it; tables are merged, lists are not. With a [quantization] section the export.bits
+    of the recipe below are left out. Raises ConfigError for a file that cannot be read, or extends itself.
+    """
+    return _read_entries(Path(path), ())
+
+
+def _read_entries(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise ConfigError(f"expected recipes that end somewhere, {path} extends itself")
     try:
         with path.open("rb") as file:
             entries = tomllib.load(file)
@@ -263,10 +277,44 @@ def load_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"expected a recipe in TOML, {path} is not: {error}") from error
+    extends = entries.pop("extends", None)
+    if extends is None:
+        return entries
+    if not isinstance(extends, str):
+        raise ConfigError(f"expected extends to be the path of a recipe, got {extends!r}")
+    below = _read_entries(path.parent / extends, (*above, path.resolve()))
+    if "quantization" in entries and isinstance(below.get("export"), dict):
+        below["export"].pop("bits", None)
+    entries.setdefault("name", path.stem)
+    return _merged(below, entries)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        tables = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _merged(below[key], value) if tables else value
+    return merged
+
+
+def copy_recipe(path: str | Path, target: Path) -> None:
+    """Copy a recipe; one that extends another is written with all that it takes from there, without comments."""
+    text = Path(path).read_text(encoding="utf-8")
+    if "extends" in tomllib.loads(text):
+        import tomli_w
+
+        text = f"# {path}, with what it extends.\n\n{tomli_w.dumps(read_entries(path))}"
+    target.write_text(text, encoding="utf-8")
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe. Raises ConfigError where the file, a key or a value is not as expected."""
+    path = Path(path)
+    entries = read_entries(path)
     sections = ("model", "data", "augment", "training", "quantization", "export")
     unknown = sorted(set(entries) - {"name", *sections})
     if unknown:
-        raise ConfigError(f"unknown key {unknown[0]!r} in {path}; known: name, {', '.join(sections)}")
+        raise ConfigError(f"unknown key {unknown[0]!r} in {path}; known: name, extends, {', '.join(sections)}")
     model = dict(_section(entries, "model"))
     layers = model.get("layers", [])
     if not isinstance(layers, list):

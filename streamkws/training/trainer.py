@@ -17,7 +17,6 @@ import json
 import math
 import multiprocessing
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from streamkws.training.dataset import (
     Block,
     ProducerConfig,
     auxiliary_labels,
+    keyword_parts,
     parts_of,
     produce,
     read_segments,
@@ -46,7 +46,7 @@ from streamkws.training.dataset import (
 )
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json, load_network
-from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+from streamkws.training.recipe import Recipe, TrainingConfig, copy_recipe, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
 BLOCK = 32
@@ -283,9 +283,10 @@ def learn(
 
 
 def learning_rate(settings: TrainingConfig, step: int, completed: float) -> float:
-    """Warmed up linearly, then a cosine down to 0. completed: 0..1, how far training is."""
+    """Warmed up linearly, then a cosine down to learning_rate_end. completed: 0..1, how far training is."""
     warmed = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return settings.learning_rate * warmed * 0.5 * (1 + math.cos(math.pi * completed))
+    share = 0.5 * (1 + math.cos(math.pi * completed))
+    return warmed * (settings.learning_rate_end + (settings.learning_rate - settings.learning_rate_end) * share)
 
 
 class Validation:
@@ -483,7 +484,7 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     recipe = load_recipe(config_path)
     root = Path(recipe.data.corpus if corpus is None else corpus)
     part, validation_part = root / recipe.data.train, root / recipe.data.validation
-    for place in (*parts_of(part, recipe.data), validation_part):
+    for place in (*keyword_parts(part, recipe.data), validation_part):
         if not place.is_dir():
             raise ConfigError(f"expected a corpus folder {place}, found none")
     folder = Path("runs") / recipe.name
@@ -495,7 +496,7 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
         for old in (checkpoint, folder / "best.pt"):
             old.unlink(missing_ok=True)
     if Path(config_path).resolve() != (folder / "recipe.toml").resolve():
-        shutil.copyfile(config_path, folder / "recipe.toml")
+        copy_recipe(config_path, folder / "recipe.toml")
     with _reporting(folder / "log.jsonl", resumed is None) as report:
         _run(recipe, part, validation_part, folder, resumed, start, report)
     return folder
