@@ -114,7 +114,8 @@ class TrainingConfig:
         was last used.
     dropout: part of the inputs of every layer but the first that is left out, whole channels of an example at a time.
     learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. learning_rate_end: where the cosine ends, be it
-        higher; above 0, the averaged weights do what annealing does, with less learning by heart. average_decay: of that average.
+        higher; above 0, averaged weights do what annealing does, with less learning by heart. average_decay: of that
+        average.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
