@@ -40,6 +40,7 @@ def test_the_shipped_recipe_is_the_shipped_network():
     aware = load_recipe(SHIPPED.with_name("wakewords-aware.toml"))
     assert (aware.model, aware.data, aware.augment) == (recipe.model, recipe.data, recipe.augment)
     assert aware.quantization is not None and aware.quantization.start_from == "runs/wakewords"
+    assert replace(aware.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
 
 
 def test_the_twin_differs_in_what_it_hears_alone():
@@ -150,7 +151,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
     [
         (
             "spped = 1\n" + MINIMAL,
-            "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment",
+            "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment, training",
         ),
         (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: steps, max_minutes, batch"),
         (MINIMAL.replace("taps = 3", "tabs = 3"), r"unknown key model.layers\[0\].tabs; known: outputs, taps"),
