@@ -45,7 +45,8 @@ from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Sco
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Block, Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
+from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
+from streamkws.training.ensemble import Ensemble
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
@@ -300,17 +301,17 @@ class Bench:
                 write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
             whole = read_cache(place)
-            self._cache = place, Cache(Block(*(np.array(array) for array in whole.arrays)), whole.n_outputs)
+            self._cache = place, Cache(whole.arrays.take(np.arange(len(whole.arrays.features))), whole.n_outputs)
         whole = self._cache[1]
         rows = np.flatnonzero(np.arange(len(whole.arrays.features)) % self.n_folds != fold)
-        return Cache(Block(*(array[rows] for array in whole.arrays)), whole.n_outputs)
+        return Cache(whole.arrays.take(rows), whole.n_outputs)
 
     def run(self, job: Job) -> None:
         """Train a job's network, unless it is there, and judge it, unless that is done."""
         job.folder.mkdir(parents=True, exist_ok=True)
         variant = job.variant
         if variant.members:
-            networks = [self.load(Job(one, job.fold, job.folder)) for one in members(variant)]
+            networks = self.load_all(job, variant.members)
         else:
             if not job.checkpoint.exists():
                 self.train(job)
@@ -323,6 +324,10 @@ class Bench:
                 models = [model.quantize(4, 8) for model in models]
             result = {"variant": variant.name, "bits": bits, **self.judge.result(models, job.fold)}
             cached_training.write(job.result(bits), json.dumps(result))
+
+    def load_all(self, job: Job, names: tuple[str, ...]) -> list[KeywordNetwork]:
+        """The trained networks of these variants for a job's fold."""
+        return [self.load(Job(one, job.fold, job.folder)) for one in VARIANTS if one.name in names]
 
     def load(self, job: Job) -> KeywordNetwork:
         """The trained network of a job."""
@@ -337,7 +342,10 @@ class Bench:
         torch.manual_seed(settings.seed)
         n_other = cache.n_outputs - len(self.keywords) + (N_EMBEDDING if cache.arrays.embeddings.size else 0)
         network = KeywordNetwork(self.config(job.variant), n_other)
-        network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
+        if job.variant.start_from:
+            network.load_state_dict(self.load_all(job, (job.variant.start_from,))[0].state_dict())
+        else:
+            network.normalize_by(cache.block(np.random.default_rng(0), 2048)[0])
         with job.checkpoint.with_suffix(".log").open("a") as log:
             trained = train(
                 network,
@@ -346,6 +354,7 @@ class Bench:
                 replace(self.recipe.augment, **job.variant.augment),
                 job.checkpoint.with_suffix(".unfinished"),
                 lambda text: print(text, file=log, flush=True),
+                Ensemble(self.load_all(job, job.variant.ensemble)) if job.variant.ensemble else None,
             )
         entries = {
             "state": trained.state_dict(),
@@ -364,11 +373,16 @@ def train(
     augmentation: AugmentConfig,
     unfinished: Path,
     say: Callable[[str], None],
+    ensemble: Ensemble | None = None,
 ) -> KeywordNetwork:
-    """Train on cached examples; unfinished, say, the result: as for cached_training.train."""
+    """Train on cached examples, with an ensemble to learn from or not; else as cached_training.train."""
     config = network.config
     network.drop(settings.dropout)
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
+    if ensemble:
+        blocks = np.array_split(cache.arrays.features, -(-len(cache.arrays.features) // settings.batch))
+        heard = np.concatenate([ensemble.posteriors(block, settings.bfloat16) for block in blocks])
+        cache = replace(cache, arrays=cache.arrays._replace(posteriors=heard))
     kept = torch.ones(len(cache.arrays.features), dtype=torch.float64)
     hardnesses = kept.numpy()  # the same memory
     embeddings = cache.arrays.embeddings
@@ -385,11 +399,6 @@ def train(
         return block_losses(logits, block, config.frame_stride, len(config.keywords), settings, teacher).total
 
     return cached_training.train(network, settings, loss_of, unfinished, say, kept={"hardness": kept})
-
-
-def members(variant: Variant) -> list[Variant]:
-    """The variants whose networks an ensemble asks."""
-    return [one for one in VARIANTS if one.name in variant.members]
 
 
 def named(settings: list[Any]) -> str:

@@ -19,6 +19,8 @@ class Variant:
     data, augment, training: what is replaced in DataConfig, AugmentConfig and TrainingConfig.
     size: of the proxy network, in thousands of parameters.
     members: an ensemble: the names of the variants whose networks' posteriors are averaged; nothing is trained.
+    ensemble: the variants whose networks, of the same fold, are the ensemble that this one learns from.
+    start_from: the variant whose network, of the same fold, training starts from.
     """
 
     name: str
@@ -27,6 +29,8 @@ class Variant:
     training: dict[str, Any] = field(default_factory=dict)
     size: int = 100
     members: tuple[str, ...] = ()
+    ensemble: tuple[str, ...] = ()
+    start_from: str = ""
 
 
 RECORDED_NEGATIVES = WakeWords.data.negatives
@@ -36,6 +40,15 @@ VARIANTS = (
     Variant("baseline"),
     Variant("baseline-seed2", training={"seed": 2}),
     Variant("baseline-two-seeds", members=("baseline", "baseline-seed2")),
+    Variant("before", data={"exclude": ()}, training={"learning_rate_end": 0.0}),
+    Variant("ensemble", members=("baseline", "baseline-seed2", "before")),
+    Variant(
+        "distilled",
+        training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4},
+        ensemble=("baseline", "baseline-seed2", "before"),
+        start_from="baseline",
+    ),
+    Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),
     Variant("not-hard", training={"hard_share": 0.0}),
     Variant("no-dropout", training={"dropout": 0.0}),

@@ -33,9 +33,18 @@ from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
 from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import N_FFT, Block, DataConfig, Example, ExampleMaker, SegmentSet, read_rows
+from streamkws.training.dataset import (
+    EXAMPLE_ARRAYS,
+    N_FFT,
+    Block,
+    DataConfig,
+    Example,
+    ExampleMaker,
+    SegmentSet,
+    read_rows,
+)
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import Losses, clip_losses
+from streamkws.training.trainer import LOSS_NAMES, Losses, clip_losses
 
 F32 = npt.NDArray[np.float32]
 Listener = Callable[[F32], F32]
@@ -80,7 +89,7 @@ class Cache:
 
     def of(self, rows: npt.NDArray[np.int64]) -> Block:
         """The examples in these rows."""
-        block = Block(*(array[rows] for array in self.arrays))
+        block = self.arrays.take(rows)
         return block._replace(features=block.features.astype(np.float32))
 
 
@@ -88,7 +97,7 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
     """Write n examples to a folder, unless it holds them; goes on where a former call was interrupted."""
     folder.mkdir(parents=True, exist_ok=True)
     done_path = folder / "done.json"
-    there = all((folder / f"{name}.npy").exists() for name in Block._fields)
+    there = all((folder / f"{name}.npy").exists() for name in EXAMPLE_ARRAYS)
     done = json.loads(done_path.read_text())["examples"] if there and done_path.exists() else 0
     first = maker.make(0)
     shapes = {
@@ -119,7 +128,7 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
 
 def read_cache(folder: Path) -> Cache:
     """The examples of a folder, mapped, not read."""
-    arrays = Block(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in Block._fields))
+    arrays = Block(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in EXAMPLE_ARRAYS))
     return Cache(arrays, arrays.targets.shape[1])
 
 
@@ -273,7 +282,7 @@ class Commands:
         """Cross-entropy of the mean over the last steps."""
         mean = logits[:, -self.n_steps :].mean(1)
         total = torch.nn.functional.cross_entropy(mean, targets.argmax(1), label_smoothing=0.05)
-        return Losses(total, total, torch.zeros(()), torch.zeros(()))
+        return Losses(total, total, *(torch.zeros(()) for _ in LOSS_NAMES[2:]))
 
     def measure(self, model: Model, listen: Listener) -> dict[str, float]:
         """Share of the dev clips whose word has not the highest mean posterior over the last steps."""

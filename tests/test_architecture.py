@@ -26,7 +26,7 @@ LEVELS = [
     {"cli.arguments", "cli.reactions", "cli.screen"},
     {"cli.output"},
     {"server", "training.trainer", "training.export", "evaluation.calibration", "evaluation.plots"},
-    {"training.recipe"},
+    {"training.recipe", "training.ensemble"},
     {"training.network", "training.dataset", "evaluation.det"},
     {
         "training.fake_quant",

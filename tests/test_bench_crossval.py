@@ -117,7 +117,8 @@ def test_variants_have_names_of_their_own_and_members_that_exist(bench):
     names = [variant.name for variant in bench.VARIANTS]
     assert len(set(names)) == len(names)
     for variant in bench.VARIANTS:
-        assert [one.name for one in bench.members(variant)] == list(variant.members)
+        for named in (variant.members, variant.ensemble, (variant.start_from,) if variant.start_from else ()):
+            assert [name for name in names if name in named] == list(named)
 
 
 def test_voices_are_kept(bench, monkeypatch, tmp_path):

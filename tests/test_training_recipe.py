@@ -37,27 +37,35 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
     assert set(recipe.data.noise) <= set(recipe.data.negatives)
     assert recipe.export.bits == ((8, 8),)
-    aware = load_recipe(SHIPPED.with_name("wakewords-aware.toml"))
-    assert (aware.model, aware.data, aware.augment) == (recipe.model, recipe.data, recipe.augment)
-    assert aware.quantization is not None and aware.quantization.start_from == "runs/wakewords"
-    assert replace(aware.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
+    for name, start in (("distilled", "wakewords"), ("aware", "wakewords-distilled")):
+        later = load_recipe(SHIPPED.with_name(f"wakewords-{name}.toml"))
+        assert (later.model, later.data, later.augment) == (recipe.model, recipe.data, recipe.augment)
+        assert later.training.start_from == f"runs/{start}"
+        assert replace(later.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
 
 
 def test_the_twin_differs_in_what_it_hears_alone():
-    for ending in ("", "-aware"):
+    for ending in ("", "-distilled", "-aware"):
         recipe, twin = (
             load_recipe(f"{place}{ending}.toml") for place in (SHIPPED.with_suffix(""), BENCH / "wakewords-twin")
         )
         assert recipe.data.also_keywords == ("dev",)
         assert twin.data == replace(recipe.data, also_keywords=())
-        assert (twin.model, twin.augment, twin.training) == (recipe.model, recipe.augment, recipe.training)
+        start = recipe.training.start_from.replace("wakewords", "wakewords-twin")
+        assert twin.training == replace(recipe.training, start_from=start)
+        assert (twin.model, twin.augment) == (recipe.model, recipe.augment)
         assert replace(twin.export, provenance={}) == replace(recipe.export, provenance={})
         assert twin.name == f"wakewords-twin{ending}" and twin.export.provenance["name"] == "wakewords-twin"
 
 
-def test_the_recipe_that_was_tried_is_of_the_shipped_network():
-    tried = load_recipe(BENCH / "wakewords-devices.toml")
-    assert tried.name == "wakewords-devices" and tried.model == load_recipe(SHIPPED).model
+def test_the_ensemble_of_the_shipped_models_never_heard_dev():
+    learner = load_recipe(SHIPPED.with_name("wakewords-distilled.toml"))
+    assert len(set(learner.training.ensemble)) == 4 and learner.training.start_from == "runs/wakewords"
+    for place in learner.training.ensemble:
+        name = Path(place).name
+        member = load_recipe(BENCH / f"{name}.toml")
+        assert place == f"runs/{member.name}" and member.model == learner.model
+        assert (member.data.train, member.data.also_train, member.data.also_keywords) == ("train", (), ())
 
 
 EXTENDING = """
@@ -153,7 +161,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
             "spped = 1\n" + MINIMAL,
             "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment, training",
         ),
-        (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: steps, max_minutes, batch"),
+        (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: start_from, steps, max_minutes, batch"),
         (MINIMAL.replace("taps = 3", "tabs = 3"), r"unknown key model.layers\[0\].tabs; known: outputs, taps"),
         (MINIMAL.replace("outputs = 8, taps = 3", "taps = 3"), r"expected model.layers\[0\].outputs, found none"),
         (MINIMAL.split("[data]")[0], "expected data.negatives, found none"),
@@ -201,11 +209,11 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         ),
         (
             QUANTIZED + "freeze_share = 0\n",
-            "expected quantization.start_from beside freeze_share = 0, found none: batch normalization would be frozen",
+            "expected training.start_from beside freeze_share = 0, found none: batch normalization would be frozen",
         ),
         (
             QUANTIZED + 'weight_ranges = "matrix"\n',
-            'expected quantization.start_from beside weight_ranges = "matrix", found none',
+            'expected training.start_from beside weight_ranges = "matrix", found none',
         ),
         (
             QUANTIZED + "[export]\nbits = [[8, 8]]\n",

@@ -66,10 +66,9 @@ freeze_share = 0.6
 )
 """Of the 24 steps the ninth is the first that is quantized, the fifteenth the first with frozen normalization."""
 FROM_CHIRPS = (
-    AWARE.replace("learning_rate = 1e-2", "learning_rate = 0").replace("24", "2")
+    AWARE.replace("learning_rate = 1e-2", 'learning_rate = 0\nstart_from = "runs/chirps"').replace("24", "2")
     + """
 [quantization]
-start_from = "runs/chirps"
 weight_ranges = "matrix"
 """
 )
@@ -131,7 +130,7 @@ def test_auxiliary_outputs_and_focal_emphasis():
 def block(first, n_frames=28):
     """A block of examples whose features are their numbers."""
     numbers = np.arange(first, first + BLOCK)
-    features = np.broadcast_to(numbers[:, None, None], (BLOCK, n_frames, 4)).astype(np.float32)
+    features = np.array(np.broadcast_to(numbers[:, None, None], (BLOCK, n_frames, 4)), dtype=np.float32)
     words = np.full((BLOCK, 2), 9, np.int16)
     embeddings, ends = np.zeros((BLOCK, 2, 96), np.float16), np.full((BLOCK, 2), 12, np.int16)
     return Block(features, np.ones((BLOCK, 2), np.int8), words, words + 5, embeddings, ends)
@@ -166,13 +165,34 @@ def test_a_batch_is_shifted_with_its_labels():
     config, augmentation = TrainingConfig(batch=64, pool=96), AugmentConfig(n_time_masks=0, n_frequency_masks=0)
     pool = filled_pool(0, config, augmentation)
     pool.arrays[0][:] = np.arange(28)[None, :, None]
-    features, _, onset, first, _, ends = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    features, _, onset, first, _, ends, _ = pool.batch(0, np.zeros(4, np.float32), -20.0)
     shifts = 9 - onset[:, 0]
     np.testing.assert_array_equal(ends[:, 0], 12 - shifts)
     assert set(shifts) == set(range(9))
     np.testing.assert_array_equal(first, onset + 5)
     jitter = features[:, 0, 0] - shifts
     assert np.abs(jitter).max() <= 3 * math.log(10) / 10 + 1e-3 and jitter.std() > 0.2
+
+
+class Numbers:
+    """An ensemble whose posteriors are the examples' first band, over a hundred."""
+
+    def posteriors(self, features, bfloat16):
+        assert not bfloat16
+        return np.repeat(features[:, :, :1] / 100, 2, axis=2).astype(np.float16)
+
+
+@pytest.mark.parametrize("rhythm", [0.0, 0.2])
+def test_an_ensembles_posteriors_move_with_the_features(rhythm):
+    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0.0, rhythm=rhythm)
+    pool = Pool(TrainingConfig(batch=16, pool=96), augmentation, ensemble=Numbers())
+    while pool.n_made < pool.needed(0):
+        made = block(pool.n_made)
+        made.features[:] = np.arange(28)[None, :, None]
+        pool.add(made)
+    batch = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    assert batch.posteriors.shape == (16, 20, 2) and len(set(batch.features[:, 0, 0])) > 3
+    np.testing.assert_allclose(batch.posteriors[:, :, 1], batch.features[:, :, 0] / 100, atol=2e-4)
 
 
 def test_hard_examples_are_drawn_more_often():
@@ -204,7 +224,7 @@ def test_another_rhythm_moves_the_labels_with_the_sound():
     augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0, shift_frames=0, rhythm=0.3)
     pool = filled_pool(0, config, augmentation)
     pool.arrays[0][:] = np.arange(28)[None, :, None]
-    features, _, onset, first, _, ends = pool.batch(0, np.zeros(4, np.float32), -20.0)
+    features, _, onset, first, _, ends, _ = pool.batch(0, np.zeros(4, np.float32), -20.0)
     frames = features[:, :, 0]  # which frame is heard when
     assert frames.std(0).max() > 0.5
     for labels, sounded in ((onset, 9), (first, 14), (ends, 12)):
@@ -433,10 +453,50 @@ def test_training_does_not_start_from_the_folder_that_it_writes(place, corpus, m
     recipe.write_text(FROM_CHIRPS.replace('"aware"', '"chirps"'))
     with pytest.raises(
         ConfigError,
-        match=r"expected quantization.start_from outside runs/chirps, which this run writes, got runs/chirps",
+        match=r"expected training.start_from outside runs/chirps, which this run writes, got runs/chirps",
     ):
         train(recipe, corpus=corpus, fresh=True)
     assert (place / "runs" / "chirps" / "checkpoint.pt").exists()
+
+
+def test_training_learns_from_an_ensemble(place, corpus, monkeypatch):
+    """Labels left out, what comes nearer to the ensemble has learned from it alone."""
+    monkeypatch.chdir(place)
+    recipe = place / "distilled.toml"
+    learning = AWARE.replace('"aware"', '"distilled"').replace(
+        "hard_share = 0.5", "positive_weight = 0\nnegative_weight = 0\nauxiliary_weight = 0"
+    )
+    learning = learning.replace("steps = 24", "steps = 120")
+    recipe.write_text(learning.replace("[export", 'ensemble = ["runs/chirps", "runs/chirps/checkpoint.pt"]\n[export'))
+    run = train(recipe, corpus=corpus)
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    distances = [entry["ensemble"] for entry in entries if "ensemble" in entry]
+    assert len(distances) == 15 and 0 < np.mean(distances[-4:]) < 0.75 * np.mean(distances[:4])
+    assert not any(entry.get("present") for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '["go up", "down"]',
+            '["down", "go up"]',
+            r"cannot learn from runs/chirps/checkpoint.pt: expected keywords to be \('down', 'go up'\), got",
+        ),
+        ("n_mels = 20", "n_mels = 24", "expected frontend to be FrontEndConfig"),
+        ("n_mels = 20", "n_mels = 20\nframe_stride = 3", "expected frame_stride to be 3, got 2"),
+        ("runs/chirps", "runs/none", "expected a checkpoint, found no file runs/none"),
+        ('["runs/chirps"]', "[3]", r"expected training.ensemble to be paths, got \[3\]"),
+    ],
+)
+def test_training_does_not_learn_from_another_network(place, corpus, monkeypatch, old, new, message):
+    monkeypatch.chdir(place)
+    recipe = place / "new.toml"
+    learning = AWARE.replace('"aware"', '"new"').replace("[export", 'ensemble = ["runs/chirps"]\n[export')
+    recipe.write_text(learning.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, corpus=corpus)
+    assert not (place / "runs" / "new").exists()
 
 
 def test_a_checkpoint_from_before_quantization_loads(place, tmp_path):

@@ -11,7 +11,7 @@ import csv
 import multiprocessing
 import signal
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -334,6 +334,9 @@ class Example:
     first: npt.NDArray[np.int16]
     embeddings: npt.NDArray[np.float16] = field(default_factory=lambda: NO_EMBEDDINGS)
     ends: npt.NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+
+
+EXAMPLE_ARRAYS = tuple(one.name for one in fields(Example))
 
 
 @dataclass
@@ -759,7 +762,10 @@ class ProducerConfig:
 
 
 class Block(NamedTuple):
-    """A block of Examples, each array with a first axis of n."""
+    """A block of Examples, each array with a first axis of n.
+
+    posteriors: (n, T, K) float16, what an ensemble says of them (training.ensemble); None without one.
+    """
 
     features: F32
     targets: npt.NDArray[np.int8]
@@ -767,11 +773,17 @@ class Block(NamedTuple):
     first: npt.NDArray[np.int16]
     embeddings: npt.NDArray[np.float16]
     ends: npt.NDArray[np.int16]
+    posteriors: npt.NDArray[np.float16] | None = None
 
     @classmethod
     def of(cls, examples: list[Example]) -> Block:
         """The block of some examples."""
-        return cls(*(np.stack([getattr(example, name) for example in examples]) for name in cls._fields))
+        return cls(*(np.stack([getattr(example, name) for example in examples]) for name in EXAMPLE_ARRAYS))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Block:
+        """The examples in these rows."""
+        arrays: list[Any] = [None if array is None else array[rows] for array in self]
+        return Block(*arrays)
 
 
 def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:

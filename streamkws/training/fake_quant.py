@@ -35,7 +35,6 @@ class QuantizationConfig:
 
     weights, activations: bits of every layer whose entry in model.layers gives none; 32 (both) for float32.
     last_weights, last_activations: bits of the output layer; 0: as the others.
-    start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; "": from scratch.
     start_share: part of the training that passes in full precision before quantization sets in.
     freeze_share: part of the training after which batch normalization keeps its statistics, so that training sees the
         network exactly as the runtime has it, normalization folded into the weights.
@@ -48,7 +47,6 @@ class QuantizationConfig:
     activations: int = 8
     last_weights: int = 0
     last_activations: int = 0
-    start_from: str = ""
     start_share: float = 0.0
     freeze_share: float = 0.5
     weight_ranges: str = "column"

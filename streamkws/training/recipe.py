@@ -107,6 +107,7 @@ class NetworkConfig:
 class TrainingConfig:
     """The [training] section.
 
+    start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; "": from scratch.
     steps, max_minutes: training ends, its learning rate at learning_rate_end, at whichever comes first; 0 minutes = no
         limit.
     batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
@@ -119,6 +120,8 @@ class TrainingConfig:
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
+    ensemble: run folders or checkpoints of networks whose mean posterior is learned, too; none without any.
+    ensemble_weight: of the divergence from it.
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
@@ -126,6 +129,7 @@ class TrainingConfig:
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
+    start_from: str = ""
     steps: int = 20000
     max_minutes: float = 0.0
     batch: int = 64
@@ -144,6 +148,8 @@ class TrainingConfig:
     negative_weight: float = 1.0
     auxiliary_weight: float = 0.3
     teacher_weight: float = 1.0
+    ensemble: tuple[str, ...] = ()
+    ensemble_weight: float = 20.0
     focal: float = 0.0
     frame_weight: float = 0.2
     bfloat16: bool = False
@@ -165,12 +171,14 @@ class TrainingConfig:
             raise ConfigError(f"expected training.dropout from 0 to below 1, got {self.dropout}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
+        if not all(isinstance(place, str) for place in self.ensemble):
+            raise ConfigError(f"expected training.ensemble to be paths, got {list(self.ensemble)}")
         if not 0 < self.average_decay < 1:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (
             "max_minutes", "learning_rate", "learning_rate_end", "warmup_steps", "weight_decay", "gradient_clip",
-            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "focal", "frame_weight", "seed",
-            "validate_steps", "checkpoint_minutes",
+            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight", "focal",
+            "frame_weight", "seed", "validate_steps", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected training.{name} >= 0, got {getattr(self, name)}")
@@ -247,14 +255,14 @@ class Recipe:
             )
         if self.model.to_model_config({}, quantization).is_float:
             raise ConfigError("expected [quantization] to quantize a layer, got 32 bits in all")
-        if not quantization.start_from:
+        if not self.training.start_from:
             for reason, frozen in (
                 ("freeze_share = 0", quantization.freeze_share == 0),
                 ('weight_ranges = "matrix"', quantization.weight_ranges == "matrix"),
             ):
                 if frozen:
                     raise ConfigError(
-                        f"expected quantization.start_from beside {reason}, found none: batch normalization would be "
+                        f"expected training.start_from beside {reason}, found none: batch normalization would be "
                         "frozen before it has seen any data"
                     )
 

@@ -44,6 +44,7 @@ from streamkws.training.dataset import (
     read_segments,
     read_wakewords,
 )
+from streamkws.training.ensemble import Ensemble, ensemble_loss
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json, load_network
 from streamkws.training.recipe import Recipe, TrainingConfig, copy_recipe, load_recipe
@@ -65,6 +66,7 @@ class Losses:
     absent: torch.Tensor
     auxiliary: torch.Tensor
     teacher: torch.Tensor
+    ensemble: torch.Tensor
 
 
 LOSS_NAMES = tuple(one.name for one in fields(Losses))
@@ -117,7 +119,7 @@ def clip_losses(
     total_absent = config.negative_weight * by_absent[:n_keywords].sum()
     auxiliary = config.auxiliary_weight * (by_present[n_keywords:].sum() + by_absent[n_keywords:].sum())
     total = total_present + total_absent + auxiliary
-    return Losses(total, total_present, total_absent, auxiliary, torch.zeros(()))
+    return Losses(total, total_present, total_absent, auxiliary, torch.zeros(()), torch.zeros(()))
 
 
 def block_losses(
@@ -128,15 +130,20 @@ def block_losses(
     config: TrainingConfig,
     teacher: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> Losses:
-    """clip_losses of a block, and with a teacher what the last outputs differ from its embeddings by.
+    """clip_losses of a block, what the last outputs differ from a teacher's embeddings by, and the keywords' from an
+    ensemble's posteriors, where there are such.
 
     logits: (B, S, C) float32, S steps of stride frames; with a teacher (B, S, C + 96).
-    teacher: mean and scale of its embeddings, (96,) float32 each.
+    teacher: mean and scale of its embeddings, (96,) float32 each; None without one.
     """
     frames = (block.onset, block.first, block.ends)
     onset, first, ends = (torch.from_numpy(part.astype(np.int64)) // stride for part in frames)
     n_outputs = block.targets.shape[1]
     losses = clip_losses(logits[:, :, :n_outputs], torch.from_numpy(block.targets), onset, first, n_keywords, config)
+    if block.posteriors is not None:
+        posteriors = torch.from_numpy(block.posteriors[:, stride - 1 :: stride].astype(np.float32))
+        distilled = config.ensemble_weight * ensemble_loss(logits[:, :, :n_keywords], posteriors)
+        losses = replace(losses, total=losses.total + distilled, ensemble=distilled)
     if teacher is None:
         return losses
     mean, scale = teacher
@@ -178,13 +185,16 @@ class Pool:
     config.pool of those.
 
     hardness: of each slot's example when it was last used; 1 before that.
+    ensemble: what hears each example as it comes in; None without one.
     """
 
-    def __init__(self, config: TrainingConfig, augmentation: AugmentConfig, first: int = 0) -> None:
-        self.config, self.augmentation = config, augmentation
+    def __init__(
+        self, config: TrainingConfig, augmentation: AugmentConfig, first: int = 0, ensemble: Ensemble | None = None
+    ) -> None:
+        self.config, self.augmentation, self.ensemble = config, augmentation, ensemble
         self.n_made = first
         self.capacity = config.pool + BLOCK
-        self.arrays: list[npt.NDArray[Any]] = []
+        self.slotted: Block | None = None
         self.hardness = np.ones(self.capacity)
         self.slots = np.zeros(0, np.int64)
 
@@ -198,11 +208,15 @@ class Pool:
 
     def add(self, block: Block) -> None:
         """Take the next examples."""
-        if not self.arrays:
-            self.arrays = [np.empty((self.capacity, *part.shape[1:]), part.dtype) for part in block]
+        if self.ensemble:
+            block = block._replace(posteriors=self.ensemble.posteriors(block.features, self.config.bfloat16))
+        if self.slotted is None:
+            self.slotted = block.take(np.zeros(self.capacity, np.int64))
         slots = np.arange(self.n_made, self.n_made + len(block[0])) % self.capacity
-        for array, part in zip(self.arrays, block, strict=True):
-            array[slots] = part
+        array: Any
+        for array, part in zip(self.slotted, block, strict=True):
+            if array is not None:
+                array[slots] = part
         self.hardness[slots] = 1.0
         self.n_made += len(block[0])
 
@@ -211,14 +225,20 @@ class Pool:
         slots: npt.NDArray[np.int64] = np.arange(self.first(step), self.needed(step)) % self.capacity
         return slots
 
+    @property
+    def arrays(self) -> Block:
+        """What the slots hold."""
+        assert self.slotted is not None
+        return self.slotted
+
     def features(self, step: int) -> F32:
         """All features that the step may use, (n, T, F) float32."""
-        features: F32 = self.arrays[0][self.at_hand(step)]
+        features: F32 = self.arrays.features[self.at_hand(step)]
         return features
 
     def embeddings(self, step: int) -> npt.NDArray[np.float16]:
         """A teacher's embeddings of all examples that the step may use, (n, E, 96) float16."""
-        embeddings: npt.NDArray[np.float16] = self.arrays[4][self.at_hand(step)]
+        embeddings: npt.NDArray[np.float16] = self.arrays.embeddings[self.at_hand(step)]
         return embeddings
 
     def batch(self, step: int, fill: F32, floor: float) -> Block:
@@ -230,7 +250,7 @@ class Pool:
         candidates = self.at_hand(step)
         drawn = drawn_by_hardness(rng, self.hardness[candidates], self.config.batch, self.config.hard_share)
         self.slots = candidates[drawn]
-        return perturbed(rng, Block(*(array[self.slots] for array in self.arrays)), self.augmentation, fill, floor)
+        return perturbed(rng, self.arrays.take(self.slots), self.augmentation, fill, floor)
 
 
 def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfig, fill: F32, floor: float) -> Block:
@@ -238,16 +258,20 @@ def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfi
 
     fill: (F,), what masks are filled with. floor: the lowest log-mel there is.
     """
-    features, targets, onset, first, embeddings, ends = block
+    features, targets, onset, first, embeddings, ends, posteriors = block
     n_examples = len(features)
     shifts = rng.integers(0, augmentation.shift_frames + 1, n_examples)
     frames = shifts[:, None] + np.arange(features.shape[1] - augmentation.shift_frames)
     features = features[np.arange(n_examples)[:, None], frames]
+    if posteriors is not None:
+        posteriors = posteriors[np.arange(n_examples)[:, None], frames]
     shift = shifts[:, None].astype(np.int16)
     onset, first, ends = np.maximum(onset - shift, 0), np.maximum(first - shift, 0), ends - shift
     if augmentation.rhythm > 0:
         positions = rhythm_positions(rng, n_examples, features.shape[1], augmentation.rhythm)
         features = at_positions(features, positions)
+        if posteriors is not None:
+            posteriors = at_positions(posteriors.astype(np.float32), positions).astype(np.float16)
         onset, first, ends = (
             np.stack([np.searchsorted(*pair) for pair in zip(positions, part, strict=True)]).astype(np.int16)
             for part in (onset, first, ends)
@@ -256,7 +280,7 @@ def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfi
     features += rng.uniform(-jitter, jitter, (n_examples, 1, 1)).astype(np.float32)
     np.maximum(features, np.float32(floor), out=features)
     mask_features(rng, features, fill, augmentation)
-    return Block(features, targets, onset, first, embeddings, ends)
+    return Block(features, targets, onset, first, embeddings, ends, posteriors)
 
 
 def adamw(network: KeywordNetwork, settings: TrainingConfig) -> torch.optim.AdamW:
@@ -491,6 +515,9 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     checkpoint = folder / "checkpoint.pt"
     resumed = None if fresh or not checkpoint.exists() else _read_checkpoint(checkpoint, recipe, part)
     start = None if resumed else _read_start(recipe, part, folder)
+    ensemble = None
+    if recipe.training.ensemble:
+        ensemble = Ensemble.load(recipe.training.ensemble, recipe.model.to_model_config({}))
     folder.mkdir(parents=True, exist_ok=True)
     if fresh:
         for old in (checkpoint, folder / "best.pt"):
@@ -498,7 +525,7 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     if Path(config_path).resolve() != (folder / "recipe.toml").resolve():
         copy_recipe(config_path, folder / "recipe.toml")
     with _reporting(folder / "log.jsonl", resumed is None) as report:
-        _run(recipe, part, validation_part, folder, resumed, start, report)
+        _run(recipe, part, validation_part, folder, resumed, start, ensemble, report)
     return folder
 
 
@@ -519,16 +546,16 @@ def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
 
 
 def _read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | None:
-    """The network that quantization.start_from names, None where it names none.
+    """The network that training.start_from names, None where it names none.
 
     Raises ConfigError where it is another than the recipe's; only the widths may differ.
     """
-    if recipe.quantization is None or not recipe.quantization.start_from:
+    if not recipe.training.start_from:
         return None
-    path = Path(recipe.quantization.start_from)
+    path = Path(recipe.training.start_from)
     path = path / "checkpoint.pt" if path.is_dir() else path
     if path.resolve().parent == folder.resolve():
-        raise ConfigError(f"expected quantization.start_from outside {folder}, which this run writes, got {path}")
+        raise ConfigError(f"expected training.start_from outside {folder}, which this run writes, got {path}")
     network = load_network(path)
     wanted = _properties(recipe.model.to_model_config({}, recipe.quantization), n_other_outputs(recipe, part))
     found = _properties(network.config, network.n_auxiliary)
@@ -560,6 +587,7 @@ def _run(
     folder: Path,
     resumed: dict[str, Any] | None,
     start: KeywordNetwork | None,
+    ensemble: Ensemble | None,
     report: Report,
 ) -> None:
     settings = recipe.training
@@ -571,7 +599,7 @@ def _run(
     if resumed:
         step, elapsed_before, best = resumed["step"], resumed["elapsed_s"], resumed["best"]
         report.say(f"continuing from step {step}")
-    pool = Pool(settings, recipe.augment)
+    pool = Pool(settings, recipe.augment, ensemble=ensemble)
     pool.n_made = pool.first(step)
     with Producer(recipe, part, config, pool.n_made) as producer:
         validation = Validation(recipe, validation_part, config) if settings.validate_steps else None
@@ -607,7 +635,7 @@ def _run(
         report.say(f"{n_weights} weights, {n_keywords} keywords and {n_auxiliary} auxiliary outputs")
 
         began = saved = logged = time.monotonic()
-        sums, waited, logged_step = np.zeros(5), 0.0, step
+        sums, waited, logged_step = np.zeros(len(LOSS_NAMES)), 0.0, step
 
         def elapsed_s() -> float:
             return elapsed_before + time.monotonic() - began
@@ -677,7 +705,7 @@ def _run(
                         },
                         completed(),
                     )
-                    sums, waited, logged, logged_step = np.zeros(5), 0.0, now, step
+                    sums, waited, logged, logged_step = np.zeros(len(LOSS_NAMES)), 0.0, now, step
                 if validation and (step % settings.validate_steps == 0 or completed() >= 1):
                     figures = validation.measure(average.network)
                     report.log({"step": step, "minutes": round(elapsed_s() / 60, 2), **figures}, completed())
