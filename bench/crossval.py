@@ -449,8 +449,9 @@ def main() -> None:
         of = "proxy network" if arguments.network == "proxy" else "recipe's own network"
         note = (
             f"The {of} after {steps:,} steps of {recipe.training.batch}, on {arguments.examples:,} examples of all "
-            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training. {written_by()}"
+            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training."
         )
+        note = " ".join([note, *(f"{one.name}: {one.described}." for one in chosen if one.described), written_by()])
         replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
 
 

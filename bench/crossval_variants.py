@@ -32,6 +32,15 @@ class Variant:
     ensemble: tuple[str, ...] = ()
     start_from: str = ""
 
+    @property
+    def described(self) -> str:
+        """What it makes of other variants' networks; empty where it makes nothing of them."""
+        if self.members:
+            return f"the mean of the posteriors of {', '.join(self.members)}"
+        parts = [f"as many steps again from {self.start_from} on"] if self.start_from else []
+        parts += [f"learning from the mean of {', '.join(self.ensemble)}"] if self.ensemble else []
+        return ", ".join(parts)
+
 
 RECORDED_NEGATIVES = WakeWords.data.negatives
 """Those of models/wakewords.toml without what is synthesized."""
@@ -47,6 +56,12 @@ VARIANTS = (
         training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4},
         ensemble=("baseline", "baseline-seed2", "before"),
         start_from="baseline",
+    ),
+    Variant(
+        "distilled-twice",
+        training={"learning_rate": 1e-3, "learning_rate_end": 3e-4},
+        ensemble=("baseline", "baseline-seed2", "before", "distilled"),
+        start_from="distilled",
     ),
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),

@@ -59,13 +59,13 @@ class Line:
 
 LINES = (
     Line(Voice("flite", "slt", 1.0), "could somebody please ask", "alexa", "what the weather is today"),
-    Line(Voice("flite", "rms", 0.9), "good morning", "computer", "switch on the light in the kitchen"),
+    Line(Voice("flite", "awb", 0.9), "good morning", "computer", "switch on the light in the kitchen"),
     Line(Voice("espeak-ng", "en-us+m3", 150), "we talked about the garden and the rain for a long time", "", ""),
     Line(Voice("flite", "awb", 1.2), "and then", "jarvis", "play some music"),
     Line(Voice("flite", "slt", 1.1), "now", "smart mirror", "show me the news of the day"),
     Line(Voice("flite", "kal16", 1.0), "the train to the coast leaves at half past nine", "", ""),
-    Line(Voice("flite", "rms", 1.1), "wake up", "snowboy", "it is nearly eight"),
-    Line(Voice("flite", "awb", 1.0), "thank you", "view glass", "turn the page"),
+    Line(Voice("flite", "rms", 0.95), "listen", "snowboy", "it is nearly eight"),
+    Line(Voice("espeak-ng", "en-us+f1", 130), "thank you", "view glass", "turn the page"),
 )
 BABBLE = (
     (Voice("espeak-ng", "en-us+m1", 170), "she had never been to the market on a sunday before and wanted to see it"),

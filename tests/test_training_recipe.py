@@ -161,7 +161,10 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
             "spped = 1\n" + MINIMAL,
             "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment, training",
         ),
-        (MINIMAL + "[training]\nsteps_ = 3\n", "unknown key training.steps_; known: start_from, steps, max_minutes, batch"),
+        (
+            MINIMAL + "[training]\nsteps_ = 3\n",
+            "unknown key training.steps_; known: start_from, steps, max_minutes, batch",
+        ),
         (MINIMAL.replace("taps = 3", "tabs = 3"), r"unknown key model.layers\[0\].tabs; known: outputs, taps"),
         (MINIMAL.replace("outputs = 8, taps = 3", "taps = 3"), r"expected model.layers\[0\].outputs, found none"),
         (MINIMAL.split("[data]")[0], "expected data.negatives, found none"),

@@ -15,7 +15,7 @@ from test_training_trainer import RECIPE, read_checkpoint
 
 from streamkws.errors import ConfigError, MissingExtraError
 from streamkws.training import augment
-from streamkws.training.dataset import Block, read_synthetic
+from streamkws.training.dataset import EXAMPLE_ARRAYS, Block, read_synthetic
 from streamkws.training.export import export
 from streamkws.training.teacher import SpeechEmbedding, moments, teacher_loss
 from streamkws.training.trainer import Pool, train
@@ -234,5 +234,5 @@ def test_a_block_takes_its_examples_apart(teacher, tmp_path):
     block = Block.of(examples)
     assert block.embeddings.shape == (3, 17, 96) and block.ends.shape == (3, 17)
     for index, example in enumerate(examples):
-        for name in Block._fields:
+        for name in EXAMPLE_ARRAYS:
             np.testing.assert_array_equal(getattr(block, name)[index], getattr(example, name))
