@@ -326,8 +326,12 @@ class Bench:
             cached_training.write(job.result(bits), json.dumps(result))
 
     def load_all(self, job: Job, names: tuple[str, ...]) -> list[KeywordNetwork]:
-        """The trained networks of these variants for a job's fold."""
-        return [self.load(Job(one, job.fold, job.folder)) for one in VARIANTS if one.name in names]
+        """The networks of these variants for a job's fold, trained if they are not yet."""
+        jobs = [Job(one, job.fold, job.folder) for one in VARIANTS if one.name in names]
+        for one in jobs:
+            if not one.checkpoint.exists():
+                self.train(one)
+        return [self.load(one) for one in jobs]
 
     def load(self, job: Job) -> KeywordNetwork:
         """The trained network of a job."""

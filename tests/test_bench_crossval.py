@@ -121,6 +121,25 @@ def test_variants_have_names_of_their_own_and_members_that_exist(bench):
             assert [name for name in names if name in named] == list(named)
 
 
+def test_what_a_variant_learns_from_is_trained_first(bench, monkeypatch, tmp_path):
+    trained = []
+
+    def train(self, job):
+        for names in (job.variant.ensemble, (job.variant.start_from,)):
+            self.load_all(job, names)
+        trained.append(job.variant.name)
+        job.checkpoint.touch()
+
+    monkeypatch.setattr(bench.Bench, "train", train)
+    monkeypatch.setattr(bench.Bench, "load", lambda self, job: job.variant.name)
+    own = bench.Bench.__new__(bench.Bench)
+    twice = next(one for one in bench.VARIANTS if one.name == "distilled-twice")
+    job = bench.Job(twice, 2, tmp_path)
+    assert own.load_all(job, twice.ensemble) == list(twice.ensemble)
+    assert trained == ["baseline", "baseline-seed2", "before", "distilled"]
+    assert own.load_all(job, twice.ensemble) == list(twice.ensemble) and len(trained) == 4
+
+
 def test_voices_are_kept(bench, monkeypatch, tmp_path):
     from crossval_voices import read_voices, write_voices
 
