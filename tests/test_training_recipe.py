@@ -68,6 +68,11 @@ def test_the_ensemble_of_the_shipped_models_never_heard_dev():
         assert (member.data.train, member.data.also_train, member.data.also_keywords) == ("train", (), ())
 
 
+def test_the_recipe_that_was_tried_is_of_the_shipped_network():
+    tried = load_recipe(BENCH / "wakewords-devices.toml")
+    assert tried.name == "wakewords-devices" and tried.model == load_recipe(SHIPPED).model
+
+
 EXTENDING = """
 extends = "../tiny.toml"
 [data]

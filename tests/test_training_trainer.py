@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -382,6 +383,15 @@ def check_model(path, checkpoint):
     return model, network
 
 
+def check_refused(text, corpus, message):
+    """Whether a recipe, in the working directory, is refused before anything is written."""
+    recipe = Path("new.toml")
+    recipe.write_text(text.replace('"aware"', '"new"'))
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, corpus=corpus)
+    assert not Path("runs/new").exists()
+
+
 def test_export_writes_the_one_model_that_was_trained_for(aware, corpus, capsys):
     run = aware / "runs" / "aware"
     paths = export(run, aware / "out", corpus)
@@ -440,11 +450,7 @@ def test_training_starts_from_another_run(place, corpus, monkeypatch, capsys):
 )
 def test_training_does_not_start_from_another_network(place, corpus, monkeypatch, old, new, message):
     monkeypatch.chdir(place)
-    recipe = place / "new.toml"
-    recipe.write_text(FROM_CHIRPS.replace('"aware"', '"new"').replace(old, new))
-    with pytest.raises(ConfigError, match=message):
-        train(recipe, corpus=corpus)
-    assert not (place / "runs" / "new").exists()
+    check_refused(FROM_CHIRPS.replace(old, new), corpus, message)
 
 
 def test_training_does_not_start_from_the_folder_that_it_writes(place, corpus, monkeypatch):
@@ -491,12 +497,8 @@ def test_training_learns_from_an_ensemble(place, corpus, monkeypatch):
 )
 def test_training_does_not_learn_from_another_network(place, corpus, monkeypatch, old, new, message):
     monkeypatch.chdir(place)
-    recipe = place / "new.toml"
-    learning = AWARE.replace('"aware"', '"new"').replace("[export", 'ensemble = ["runs/chirps"]\n[export')
-    recipe.write_text(learning.replace(old, new))
-    with pytest.raises(ConfigError, match=message):
-        train(recipe, corpus=corpus)
-    assert not (place / "runs" / "new").exists()
+    learning = AWARE.replace("[export", 'ensemble = ["runs/chirps"]\n[export')
+    check_refused(learning.replace(old, new), corpus, message)
 
 
 def test_a_checkpoint_from_before_quantization_loads(place, tmp_path):

@@ -18,7 +18,7 @@ from torch import Tensor
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
 from streamkws.training.augment import at_positions
-from streamkws.training.network import KeywordNetwork, load_network
+from streamkws.training.network import KeywordNetwork, latest_checkpoint, load_network
 
 
 class Ensemble:
@@ -41,7 +41,7 @@ class Ensemble:
         """
         members = []
         for place in places:
-            path = Path(place) / "checkpoint.pt" if Path(place).is_dir() else Path(place)
+            path = latest_checkpoint(place)
             member = load_network(path)
             for name in ("keywords", "frontend", "frame_stride"):
                 wanted, found = getattr(learner, name), getattr(member.config, name)

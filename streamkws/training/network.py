@@ -269,6 +269,12 @@ def config_from_json(text: str) -> ModelConfig:
     )
 
 
+def latest_checkpoint(place: str | Path) -> Path:
+    """The latest checkpoint of a run folder; any other path is a checkpoint itself."""
+    path = Path(place)
+    return path / "checkpoint.pt" if path.is_dir() else path
+
+
 def load_network(checkpoint: str | Path) -> KeywordNetwork:
     """The network of a checkpoint (its averaged weights), ready for use and quantizing where its layers have bits.
 

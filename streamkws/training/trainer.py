@@ -46,7 +46,13 @@ from streamkws.training.dataset import (
 )
 from streamkws.training.ensemble import Ensemble, ensemble_loss
 from streamkws.training.fake_quant import QuantizationConfig
-from streamkws.training.network import KeywordNetwork, config_from_json, config_to_json, load_network
+from streamkws.training.network import (
+    KeywordNetwork,
+    config_from_json,
+    config_to_json,
+    latest_checkpoint,
+    load_network,
+)
 from streamkws.training.recipe import Recipe, TrainingConfig, copy_recipe, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
@@ -552,8 +558,7 @@ def _read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | No
     """
     if not recipe.training.start_from:
         return None
-    path = Path(recipe.training.start_from)
-    path = path / "checkpoint.pt" if path.is_dir() else path
+    path = latest_checkpoint(recipe.training.start_from)
     if path.resolve().parent == folder.resolve():
         raise ConfigError(f"expected training.start_from outside {folder}, which this run writes, got {path}")
     network = load_network(path)
