@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import zlib
@@ -47,6 +48,7 @@ from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
 from streamkws.training.ensemble import Ensemble
+from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
@@ -64,6 +66,8 @@ USE_SETTINGS = (
     "rhythm",
 )  # fmt: skip
 """Of AugmentConfig: what is done each time an example is used, not when it is made."""
+WIDTHS = QuantizationConfig(weights=4, activations=8)
+"""Of variants that are trained quantization-aware."""
 
 
 @dataclass(frozen=True)
@@ -260,12 +264,13 @@ class Bench:
         return self._judge
 
     def config(self, variant: Variant) -> ModelConfig:
-        """The network of a variant, in full precision."""
+        """The network of a variant, in full precision unless it is quantized."""
         if not self.proxy:
-            return self.recipe.model.to_model_config({"name": variant.name})
+            return self.recipe.model.to_model_config({"name": variant.name}, WIDTHS if variant.quantized else None)
+        shapes = layers("dilated", variant.size, len(self.keywords), "sigmoid")
         return ModelConfig(
             keywords=self.keywords,
-            layers=layers("dilated", variant.size, len(self.keywords), "sigmoid"),
+            layers=tuple(WIDTHS.apply(shapes)) if variant.quantized else shapes,
             frontend=self.frontend,
             smoother=SMOOTHER,
             frame_stride=FRAME_STRIDE,
@@ -282,12 +287,13 @@ class Bench:
     def cache(self, variant: Variant, fold: int) -> Cache:
         """The variant's training examples without the fold's speakers."""
         data, augmentation = replace(self.recipe.data, **variant.data), replace(self.recipe.augment, **variant.augment)
-        made_of: list[Any] = [asdict(data), asdict(augmentation), asdict(self.frontend), self.n_folds, self.n_examples]
+        n_examples = variant.examples or self.n_examples
+        made_of: list[Any] = [asdict(data), asdict(augmentation), asdict(self.frontend), self.n_folds, n_examples]
         for at_each_use in USE_SETTINGS:
             made_of[1].pop(at_each_use)
         place = RUNS / f"examples-{named(made_of)}"
         done = place / "done.json"
-        if not done.exists() or json.loads(done.read_text())["examples"] < self.n_examples:
+        if not done.exists() or json.loads(done.read_text())["examples"] < n_examples:
             maker = FoldMaker(
                 self.takes, self.clips, self.n_folds, self.corpus / "train", self.keywords, data, augmentation,
                 self.frontend, 1,
@@ -296,7 +302,7 @@ class Bench:
             if augmentation.voice_share:
                 maker.voices = read_voices(kept, self.clips)
             n_voices = len(maker.voices)
-            make_cache(place, maker, self.n_examples)
+            make_cache(place, maker, n_examples)
             if len(maker.voices) > n_voices:
                 write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
@@ -316,12 +322,14 @@ class Bench:
             if not job.checkpoint.exists():
                 self.train(job)
             networks = [self.load(job)]
-        for bits in ("f32", "w4a8"):
+        for bits in ("w4a8",) if variant.quantized else ("f32", "w4a8"):
             if job.result(bits).exists():
                 continue
-            models = [Model.from_float(network.config, network.to_float_weights()) for network in networks]
-            if bits != "f32":
-                models = [model.quantize(4, 8) for model in models]
+            if variant.quantized:
+                models = [network.to_model() for network in networks]
+            else:
+                models = [Model.from_float(network.config, network.to_float_weights()) for network in networks]
+                models = models if bits == "f32" else [model.quantize(4, 8) for model in models]
             result = {"variant": variant.name, "bits": bits, **self.judge.result(models, job.fold)}
             cached_training.write(job.result(bits), json.dumps(result))
 
@@ -336,16 +344,36 @@ class Bench:
     def load(self, job: Job) -> KeywordNetwork:
         """The trained network of a job."""
         entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
-        network = KeywordNetwork(self.config(job.variant), entries["n_auxiliary"])
+        network = self.network(job.variant, entries["n_auxiliary"])
         network.load_state_dict(entries["state"])
         return network.eval()
+
+    def posteriors(self, job: Job, cache: Cache) -> np.ndarray:
+        """What the ensemble of a job says of its examples; kept beside them for other jobs with the same ensemble."""
+        assert self._cache is not None
+        members = [job.folder.name, *job.variant.ensemble]
+        path = self._cache[0] / f"posteriors-{named(members)}-fold{job.fold}.npy"
+        if not path.exists():
+            ensemble, features = Ensemble(self.load_all(job, job.variant.ensemble)), cache.arrays.features
+            blocks = np.array_split(features, -(-len(features) // self.settings(job.variant).batch))
+            heard = np.concatenate([ensemble.posteriors(block, self.recipe.training.bfloat16) for block in blocks])
+            temporary = path.with_suffix(".tmp.npy")
+            np.save(temporary, heard)
+            os.replace(temporary, path)
+        return np.asarray(np.load(path))
+
+    def network(self, variant: Variant, n_auxiliary: int) -> KeywordNetwork:
+        """A variant's network, not trained yet."""
+        return KeywordNetwork(self.config(variant), n_auxiliary, WIDTHS if variant.quantized else None)
 
     def train(self, job: Job) -> None:
         """Train a job's network."""
         cache, settings, began = self.cache(job.variant, job.fold), self.settings(job.variant), time.monotonic()
         torch.manual_seed(settings.seed)
         n_other = cache.n_outputs - len(self.keywords) + (N_EMBEDDING if cache.arrays.embeddings.size else 0)
-        network = KeywordNetwork(self.config(job.variant), n_other)
+        if job.variant.ensemble:
+            cache = replace(cache, arrays=cache.arrays._replace(posteriors=self.posteriors(job, cache)))
+        network = self.network(job.variant, n_other)
         if job.variant.start_from:
             network.load_state_dict(self.load_all(job, (job.variant.start_from,))[0].state_dict())
         else:
@@ -358,7 +386,6 @@ class Bench:
                 replace(self.recipe.augment, **job.variant.augment),
                 job.checkpoint.with_suffix(".unfinished"),
                 lambda text: print(text, file=log, flush=True),
-                Ensemble(self.load_all(job, job.variant.ensemble)) if job.variant.ensemble else None,
             )
         entries = {
             "state": trained.state_dict(),
@@ -377,16 +404,11 @@ def train(
     augmentation: AugmentConfig,
     unfinished: Path,
     say: Callable[[str], None],
-    ensemble: Ensemble | None = None,
 ) -> KeywordNetwork:
-    """Train on cached examples, with an ensemble to learn from or not; else as cached_training.train."""
+    """Train on cached examples, with the posteriors of an ensemble where they have such; as cached_training.train."""
     config = network.config
     network.drop(settings.dropout)
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
-    if ensemble:
-        blocks = np.array_split(cache.arrays.features, -(-len(cache.arrays.features) // settings.batch))
-        heard = np.concatenate([ensemble.posteriors(block, settings.bfloat16) for block in blocks])
-        cache = replace(cache, arrays=cache.arrays._replace(posteriors=heard))
     kept = torch.ones(len(cache.arrays.features), dtype=torch.float64)
     hardnesses = kept.numpy()  # the same memory
     embeddings = cache.arrays.embeddings
@@ -402,7 +424,8 @@ def train(
             hardnesses[rows] = hardness(logits, block.targets, len(config.keywords))
         return block_losses(logits, block, config.frame_stride, len(config.keywords), settings, teacher).total
 
-    return cached_training.train(network, settings, loss_of, unfinished, say, kept={"hardness": kept})
+    freeze_step = 0 if network.quantizing else None  # as in models/wakewords-aware.toml
+    return cached_training.train(network, settings, loss_of, unfinished, say, freeze_step, {"hardness": kept})
 
 
 def named(settings: list[Any]) -> str:

@@ -21,6 +21,8 @@ class Variant:
     members: an ensemble: the names of the variants whose networks' posteriors are averaged; nothing is trained.
     ensemble: the variants whose networks, of the same fold, are the ensemble that this one learns from.
     start_from: the variant whose network, of the same fold, training starts from.
+    quantized: whether it is trained quantization-aware, in w4a8.
+    examples: made for all folds together; 0: as many as the command line says.
     """
 
     name: str
@@ -31,13 +33,18 @@ class Variant:
     members: tuple[str, ...] = ()
     ensemble: tuple[str, ...] = ()
     start_from: str = ""
+    quantized: bool = False
+    examples: int = 0
 
     @property
     def described(self) -> str:
         """What it makes of other variants' networks; empty where it makes nothing of them."""
         if self.members:
             return f"the mean of the posteriors of {', '.join(self.members)}"
-        parts = [f"as many steps again from {self.start_from} on"] if self.start_from else []
+        steps = f"{self.training['steps']:,}" if "steps" in self.training else "as many"
+        parts = [f"{steps} steps more from {self.start_from} on"] if self.start_from else []
+        parts += [f"on {self.examples:,} examples"] if self.examples else []
+        parts += ["quantization-aware"] if self.quantized else []
         parts += [f"learning from the mean of {', '.join(self.ensemble)}"] if self.ensemble else []
         return ", ".join(parts)
 
@@ -62,6 +69,28 @@ VARIANTS = (
         training={"learning_rate": 1e-3, "learning_rate_end": 3e-4},
         ensemble=("baseline", "baseline-seed2", "before", "distilled"),
         start_from="distilled",
+    ),
+    Variant(
+        "distilled-long",
+        training={"steps": 8000, "learning_rate": 1.5e-3, "learning_rate_end": 5e-4},
+        ensemble=("baseline", "baseline-seed2", "before", "distilled"),
+        start_from="distilled",
+        examples=98_304,
+    ),
+    Variant(
+        "aware",
+        training={
+            "steps": 400,
+            "learning_rate": 5e-4,
+            "learning_rate_end": 0.0,
+            "warmup_steps": 20,
+            "average_decay": 0.99,
+            "bfloat16": False,
+        },
+        ensemble=("baseline", "baseline-seed2", "before", "distilled"),
+        start_from="distilled-long",
+        quantized=True,
+        examples=98_304,
     ),
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),

@@ -1,5 +1,6 @@
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ BENCH = Path(__file__).parent.parent / "bench"
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
     settings.load_profile("ci")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell without job control starts background work so, and the commands that are tested would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEYWORDS = ("alexa", "smart mirror", "snowboy")
 

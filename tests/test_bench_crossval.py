@@ -168,15 +168,20 @@ hard_share = 0.5
 """
 
 
-def test_all_folds_are_trained_judged_and_pooled_once(bench, monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    """The command line, in a folder with a corpus and a recipe."""
     for seed, part in ((1, "train"), (2, "dev")):
         write_part(tmp_path / part, seed)
         (tmp_path / part / "hiss").rename(tmp_path / part / "hiss_noise")
     (tmp_path / "chirps.toml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
+    return ["crossval.py", "--corpus", ".", "--recipe", "chirps.toml", "--folds", "2", "--steps", "5"]
+
+
+def test_all_folds_are_trained_judged_and_pooled_once(bench, call, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bench, "N_EXAMPLES", 64)
     monkeypatch.setattr(bench.cached_training, "SAVE_STEPS", 3)
-    call = ["crossval.py", "--corpus", ".", "--recipe", "chirps.toml", "--folds", "2", "--steps", "5"]
     for network in ("proxy", "recipe"):
         monkeypatch.setattr("sys.argv", [*call, "--network", network, "--only", "baseline"])
         bench.main()
@@ -194,3 +199,33 @@ def test_all_folds_are_trained_judged_and_pooled_once(bench, monkeypatch, tmp_pa
     monkeypatch.setattr("sys.argv", [*call, "--only", "basline"])
     with pytest.raises(SystemExit, match=r"crossval.py: no such variant: basline; there are baseline, "):
         bench.main()
+
+
+def test_a_variant_learns_quantization_aware_from_an_ensemble_on_examples_of_its_own(
+    bench, call, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(bench, "N_EXAMPLES", 32)
+    aware = bench.Variant(
+        "aware",
+        training={"steps": 3, "learning_rate": 1e-3},
+        ensemble=("baseline",),
+        start_from="baseline",
+        quantized=True,
+        examples=64,
+    )
+    monkeypatch.setattr(bench, "VARIANTS", (bench.Variant("baseline"), aware))
+    for network in ("proxy", "recipe"):
+        monkeypatch.setattr("sys.argv", [*call, "--network", network, "--only", "aware"])
+        bench.main()
+        out = capsys.readouterr().out
+        assert "| aware | w4a8 |" in out and "f32" not in out
+        (folder,) = (tmp_path / "runs" / "crossval").glob(f"chirps-{network}-*")
+        trained = [bench.torch.load(folder / f"{name}-fold0.pt")["state"] for name in ("baseline", "aware")]
+        assert trained[0].keys() == trained[1].keys()
+        statistics = [name for name in trained[0] if name.endswith("running_mean")]
+        assert statistics and all(bench.torch.equal(trained[0][name], trained[1][name]) for name in statistics)
+        assert not any(bench.torch.equal(trained[0][name], trained[1][name]) for name in trained[0] if "conv.w" in name)
+    examples = (tmp_path / "runs" / "crossval").glob("examples-*/done.json")
+    assert sorted(json.loads(path.read_text())["examples"] for path in examples) == [32, 64]
+    kept = sorted((tmp_path / "runs" / "crossval").glob("examples-*/posteriors-*.npy"))
+    assert len(kept) == 4 and {np.load(path).shape for path in kept} == {(32, 208, 2)}
