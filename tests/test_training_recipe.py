@@ -37,15 +37,20 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
     assert set(recipe.data.noise) <= set(recipe.data.negatives)
     assert recipe.export.bits == ((8, 8),)
-    for name, start in (("distilled", "wakewords"), ("aware", "wakewords-distilled")):
+    accents = replace(recipe.data, synthetic="runs/synthetic-accents")
+    for name, start, data in (
+        ("distilled", "wakewords", recipe.data),
+        ("accents", "wakewords-distilled", accents),
+        ("aware", "wakewords-accents", accents),
+    ):
         later = load_recipe(SHIPPED.with_name(f"wakewords-{name}.toml"))
-        assert (later.model, later.data, later.augment) == (recipe.model, recipe.data, recipe.augment)
+        assert (later.model, later.data, later.augment) == (recipe.model, data, recipe.augment)
         assert later.training.start_from == f"runs/{start}"
         assert replace(later.export, bits=(), provenance={}) == replace(recipe.export, bits=(), provenance={})
 
 
 def test_the_twin_differs_in_what_it_hears_alone():
-    for ending in ("", "-distilled", "-aware"):
+    for ending in ("", "-distilled", "-accents", "-aware"):
         recipe, twin = (
             load_recipe(f"{place}{ending}.toml") for place in (SHIPPED.with_suffix(""), BENCH / "wakewords-twin")
         )
@@ -58,9 +63,10 @@ def test_the_twin_differs_in_what_it_hears_alone():
         assert twin.name == f"wakewords-twin{ending}" and twin.export.provenance["name"] == "wakewords-twin"
 
 
-def test_the_ensemble_of_the_shipped_models_never_heard_dev():
-    learner = load_recipe(SHIPPED.with_name("wakewords-distilled.toml"))
-    assert len(set(learner.training.ensemble)) == 4 and learner.training.start_from == "runs/wakewords"
+@pytest.mark.parametrize(("name", "n_members"), [("distilled", 4), ("accents", 5), ("aware", 5)])
+def test_the_ensemble_of_the_shipped_models_never_heard_dev(name, n_members):
+    learner = load_recipe(SHIPPED.with_name(f"wakewords-{name}.toml"))
+    assert len(set(learner.training.ensemble)) == n_members
     for place in learner.training.ensemble:
         name = Path(place).name
         member = load_recipe(BENCH / f"{name}.toml")
@@ -178,6 +184,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (MINIMAL + "[training]\nsteps = 0\n", "expected training.steps of at least 1, got 0"),
         (MINIMAL + "[training]\nreuse = 0.5\n", "expected training.reuse of at least 1, got 0.5"),
         (MINIMAL + "[training]\npool = 3\n", "expected training.pool >= batch, got 3 and 64"),
+        (MINIMAL + "[training]\nensemble_heard = 1.5\n", "expected training.ensemble_heard in 0..1, got 1.5"),
         (MINIMAL + "[training]\naverage_decay = 1.0\n", "expected training.average_decay in 0..1, got 1.0"),
         (MINIMAL + "[training]\nfocal = -1\n", "expected training.focal >= 0, got -1.0"),
         (MINIMAL.replace('["a", "b"]', '["a", "a"]'), "expected model.keywords to name keywords, each once"),

@@ -122,6 +122,8 @@ class TrainingConfig:
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
     ensemble: run folders or checkpoints of networks whose mean posterior is learned, too; none without any.
     ensemble_weight: of the divergence from it.
+    ensemble_heard: what the ensemble must give a keyword that is present somewhere in an example; where it gives less,
+        it does not know better, and the labels alone teach that keyword.
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
@@ -150,6 +152,7 @@ class TrainingConfig:
     teacher_weight: float = 1.0
     ensemble: tuple[str, ...] = ()
     ensemble_weight: float = 20.0
+    ensemble_heard: float = 0.0
     focal: float = 0.0
     frame_weight: float = 0.2
     bfloat16: bool = False
@@ -173,6 +176,8 @@ class TrainingConfig:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
         if not all(isinstance(place, str) for place in self.ensemble):
             raise ConfigError(f"expected training.ensemble to be paths, got {list(self.ensemble)}")
+        if not 0 <= self.ensemble_heard <= 1:
+            raise ConfigError(f"expected training.ensemble_heard in 0..1, got {self.ensemble_heard}")
         if not 0 < self.average_decay < 1:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (

@@ -148,7 +148,9 @@ def block_losses(
     losses = clip_losses(logits[:, :, :n_outputs], torch.from_numpy(block.targets), onset, first, n_keywords, config)
     if block.posteriors is not None:
         posteriors = torch.from_numpy(block.posteriors[:, stride - 1 :: stride].astype(np.float32))
-        distilled = config.ensemble_weight * ensemble_loss(logits[:, :, :n_keywords], posteriors)
+        present = torch.from_numpy(block.targets[:, :n_keywords] == 1)
+        heard = ~present | (posteriors.amax(1) >= config.ensemble_heard)
+        distilled = config.ensemble_weight * ensemble_loss(logits[:, :, :n_keywords], posteriors, heard)
         losses = replace(losses, total=losses.total + distilled, ensemble=distilled)
     if teacher is None:
         return losses
