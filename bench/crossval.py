@@ -476,7 +476,7 @@ def main() -> None:
         of = "proxy network" if arguments.network == "proxy" else "recipe's own network"
         note = (
             f"The {of} after {steps:,} steps of {recipe.training.batch}, on {arguments.examples:,} examples of all "
-            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training."
+            f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training unless said otherwise."
         )
         note = " ".join([note, *(f"{one.name}: {one.described}." for one in chosen if one.described), written_by()])
         replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
