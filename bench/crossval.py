@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 import zlib
@@ -48,7 +47,6 @@ from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
 from streamkws.training.ensemble import Ensemble
-from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
@@ -66,8 +64,6 @@ USE_SETTINGS = (
     "rhythm",
 )  # fmt: skip
 """Of AugmentConfig: what is done each time an example is used, not when it is made."""
-WIDTHS = QuantizationConfig(weights=4, activations=8)
-"""Of variants that are trained quantization-aware."""
 
 
 @dataclass(frozen=True)
@@ -266,11 +262,11 @@ class Bench:
     def config(self, variant: Variant) -> ModelConfig:
         """The network of a variant, in full precision unless it is quantized."""
         if not self.proxy:
-            return self.recipe.model.to_model_config({"name": variant.name}, WIDTHS if variant.quantized else None)
+            return self.recipe.model.to_model_config({"name": variant.name}, variant.quantization)
         shapes = layers("dilated", variant.size, len(self.keywords), "sigmoid")
         return ModelConfig(
             keywords=self.keywords,
-            layers=tuple(WIDTHS.apply(shapes)) if variant.quantized else shapes,
+            layers=tuple(variant.quantization.apply(shapes)) if variant.quantization else shapes,
             frontend=self.frontend,
             smoother=SMOOTHER,
             frame_stride=FRAME_STRIDE,
@@ -322,10 +318,10 @@ class Bench:
             if not job.checkpoint.exists():
                 self.train(job)
             networks = [self.load(job)]
-        for bits in ("w4a8",) if variant.quantized else ("f32", "w4a8"):
+        for bits in ("w4a8",) if variant.quantization else ("f32", "w4a8"):
             if job.result(bits).exists():
                 continue
-            if variant.quantized:
+            if variant.quantization:
                 models = [network.to_model() for network in networks]
             else:
                 models = [Model.from_float(network.config, network.to_float_weights()) for network in networks]
@@ -352,19 +348,18 @@ class Bench:
         """What the ensemble of a job says of its examples; kept beside them for other jobs with the same ensemble."""
         assert self._cache is not None
         members = [job.folder.name, *job.variant.ensemble]
-        path = self._cache[0] / f"posteriors-{named(members)}-fold{job.fold}.npy"
+        path = self._cache[0] / f"posteriors-{named(members)}-fold{job.fold}.pt"
         if not path.exists():
             ensemble, features = Ensemble(self.load_all(job, job.variant.ensemble)), cache.arrays.features
             blocks = np.array_split(features, -(-len(features) // self.settings(job.variant).batch))
             heard = np.concatenate([ensemble.posteriors(block, self.recipe.training.bfloat16) for block in blocks])
-            temporary = path.with_suffix(".tmp.npy")
-            np.save(temporary, heard)
-            os.replace(temporary, path)
-        return np.asarray(np.load(path))
+            cached_training.save({"posteriors": torch.from_numpy(heard)}, path)
+        kept: np.ndarray = torch.load(path, weights_only=True)["posteriors"].numpy()
+        return kept
 
     def network(self, variant: Variant, n_auxiliary: int) -> KeywordNetwork:
         """A variant's network, not trained yet."""
-        return KeywordNetwork(self.config(variant), n_auxiliary, WIDTHS if variant.quantized else None)
+        return KeywordNetwork(self.config(variant), n_auxiliary, variant.quantization)
 
     def train(self, job: Job) -> None:
         """Train a job's network."""
@@ -424,7 +419,7 @@ def train(
             hardnesses[rows] = hardness(logits, block.targets, len(config.keywords))
         return block_losses(logits, block, config.frame_stride, len(config.keywords), settings, teacher).total
 
-    freeze_step = 0 if network.quantizing else None  # as in models/wakewords-aware.toml
+    freeze_step = round(network.quantization.freeze_share * settings.steps) if network.quantizing else None
     return cached_training.train(network, settings, loss_of, unfinished, say, freeze_step, {"hardness": kept})
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from quantization_tasks import WakeWords
 
+from streamkws.training.fake_quant import QuantizationConfig
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -21,7 +23,7 @@ class Variant:
     members: an ensemble: the names of the variants whose networks' posteriors are averaged; nothing is trained.
     ensemble: the variants whose networks, of the same fold, are the ensemble that this one learns from.
     start_from: the variant whose network, of the same fold, training starts from.
-    quantized: whether it is trained quantization-aware, in w4a8.
+    quantization: of its training, if that is quantization-aware: in w4a8.
     examples: made for all folds together; 0: as many as the command line says.
     """
 
@@ -33,7 +35,7 @@ class Variant:
     members: tuple[str, ...] = ()
     ensemble: tuple[str, ...] = ()
     start_from: str = ""
-    quantized: bool = False
+    quantization: QuantizationConfig | None = None
     examples: int = 0
 
     @property
@@ -44,7 +46,7 @@ class Variant:
         steps = f"{self.training['steps']:,}" if "steps" in self.training else "as many"
         parts = [f"{steps} steps more from {self.start_from} on"] if self.start_from else []
         parts += [f"on {self.examples:,} examples"] if self.examples else []
-        parts += ["quantization-aware"] if self.quantized else []
+        parts += ["quantization-aware"] if self.quantization else []
         parts += [f"learning from the mean of {', '.join(self.ensemble)}"] if self.ensemble else []
         return ", ".join(parts)
 
@@ -89,7 +91,7 @@ VARIANTS = (
         },
         ensemble=("baseline", "baseline-seed2", "before", "distilled"),
         start_from="distilled-long",
-        quantized=True,
+        quantization=QuantizationConfig(weights=4, activations=8, freeze_share=0.0),
         examples=98_304,
     ),
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),

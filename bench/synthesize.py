@@ -216,17 +216,16 @@ class Synthesizer:
         self.random = random.Random(sentences)
         self.sentence.gen = self.words = RandomWord(rng=self.random)
         phrases: list[tuple[str, str]] = []
-        if kind == "accent":
-            return self.say(rng, [(word, word) for word in KEYWORDS], style, language, tempo, accent(rng))
         if kind == "more":
             phrases += [("other", MORE_CONFUSABLE[i]) for i in rng.choice(len(MORE_CONFUSABLE), 6, replace=False)]
             phrases += [("other", self.drawn(self.pair)) for _ in range(4)]
             phrases += [("other", self.drawn(self.sentence.sentence)) for _ in range(2)]
         else:
             phrases += [(word, word) for word in KEYWORDS]
+        if not kind:
             phrases += [("other", CONFUSABLE[i]) for i in rng.choice(len(CONFUSABLE), 2, replace=False)]
             phrases += [("other", self.drawn(self.sentence.sentence))]
-        return self.say(rng, phrases, style, language, tempo)
+        return self.say(rng, phrases, style, language, tempo, accent(rng) if kind == "accent" else [])
 
     def pair(self) -> str:
         """Two random words."""
@@ -247,7 +246,7 @@ class Synthesizer:
         style: Any,
         language: str,
         tempo: float,
-        changes: list[dict[str, str]] | None = None,
+        changes: list[dict[str, str]],
     ) -> tuple[Any, list[tuple[str, int, int]]]:
         """(label, text) one after the other, in an accent where there are changes; returns what speaker does."""
         from scipy.signal import resample_poly

@@ -9,6 +9,7 @@ import pytest
 from synthetic_corpus import KEYWORDS, write_part
 
 from streamkws.training.dataset import DataConfig
+from streamkws.training.fake_quant import QuantizationConfig
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -210,7 +211,7 @@ def test_a_variant_learns_quantization_aware_from_an_ensemble_on_examples_of_its
         training={"steps": 3, "learning_rate": 1e-3},
         ensemble=("baseline",),
         start_from="baseline",
-        quantized=True,
+        quantization=QuantizationConfig(weights=4, activations=8, freeze_share=0.0),
         examples=64,
     )
     monkeypatch.setattr(bench, "VARIANTS", (bench.Variant("baseline"), aware))
@@ -227,5 +228,5 @@ def test_a_variant_learns_quantization_aware_from_an_ensemble_on_examples_of_its
         assert not any(bench.torch.equal(trained[0][name], trained[1][name]) for name in trained[0] if "conv.w" in name)
     examples = (tmp_path / "runs" / "crossval").glob("examples-*/done.json")
     assert sorted(json.loads(path.read_text())["examples"] for path in examples) == [32, 64]
-    kept = sorted((tmp_path / "runs" / "crossval").glob("examples-*/posteriors-*.npy"))
-    assert len(kept) == 4 and {np.load(path).shape for path in kept} == {(32, 208, 2)}
+    kept = sorted((tmp_path / "runs" / "crossval").glob("examples-*/posteriors-*.pt"))
+    assert len(kept) == 4 and {tuple(bench.torch.load(path)["posteriors"].shape) for path in kept} == {(32, 208, 2)}
