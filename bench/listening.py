@@ -192,9 +192,9 @@ def near_words(rng: np.random.Generator, n: int) -> F32:
     return samples
 
 
-def spoken(rng: np.random.Generator, text: str) -> F32:
-    """A text in a random voice, tempo and pitch."""
-    voice = f"{rng.choice(VOICES)}{rng.choice(VARIANTS)}"
+def spoken(rng: np.random.Generator, text: str, language: str = "") -> F32:
+    """A text in a random voice, tempo and pitch; in English unless another language is given."""
+    voice = f"{language or rng.choice(VOICES)}{rng.choice(VARIANTS)}"
     speed, pitch = str(int(rng.integers(120, 240))), str(int(rng.integers(20, 80)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
@@ -213,10 +213,10 @@ def _add(samples: F32, sound: npt.NDArray[Any], position: int, gain: float) -> N
 MAKERS = {"music": music, "noise": noise, "babble": babble, "near words": near_words}
 
 
-def pieces(kind: str, n_pieces: int) -> Iterator[F32]:
+def pieces(kind: str, n_pieces: int, seed: int = SEED) -> Iterator[F32]:
     """Pieces of PIECE_S seconds at levels of -40 to -3 dB of full scale."""
     for number in range(n_pieces):
-        rng = np.random.default_rng([SEED, list(MINUTES).index(kind), number])
+        rng = np.random.default_rng([seed, list(MINUTES).index(kind), number])
         samples = MAKERS[kind](rng, PIECE_S * RATE)
         peak = float(np.abs(samples).max(initial=1e-9))
         yield samples * np.float32(10 ** (rng.uniform(-40, -3) / 20) / peak)

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
-from streamkws import load_model
-from streamkws.training.dataset import read_synthetic
+from streamkws import Detector, load_model
+from streamkws.training.dataset import read_segments, read_synthetic
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "wakewords.w4a8.safetensors"
@@ -141,6 +141,108 @@ def test_made_sounds_are_the_same_each_time_and_differ(bench_module, listening):
     }
     assert not any(keyword in phrase for keyword in load_model(MODEL).keywords for phrase in phrases)
     assert not {word for keyword in load_model(MODEL).keywords for word in keyword.split()} & set(listening.WORDS)
+
+
+@pytest.fixture
+def mine(bench_module):
+    return bench_module("mine")
+
+
+def write_set(folder, rows):
+    """A set that is the demo alone, with segments (start, end, label) in seconds."""
+    folder.mkdir()
+    samples, rate = soundfile.read(ROOT / "streamkws" / "demo.flac", dtype="int16")
+    soundfile.write(folder / "a.flac", samples, rate)
+    lines = [f"a.flac,{round(start * rate)},{round(end * rate)},{label},," for start, end, label in rows]
+    (folder / "segments.csv").write_text("\n".join(["file,start,end,label,speaker,source", *lines]) + "\n")
+    return samples
+
+
+def detector(score):
+    """Of the shipped model, with one threshold."""
+    model = load_model(MODEL)
+    return Detector(model.with_settings(thresholds=dict.fromkeys(model.keywords, score)))
+
+
+def test_what_models_hear_is_kept_with_what_is_around_it(mine, tmp_path):
+    samples = write_set(tmp_path / "talk", [(0, 29.9, "other")])
+    name, segments = mine.mine((tmp_path, tmp_path / "talk", [str(MODEL), str(MODEL)], 0.7))
+    hits = detector(0.7).push(samples)
+    assert name == "talk.flac" and [label for _, _, label in segments] == [f"talk: {hit.keyword}" for hit in hits]
+    kept, rate = soundfile.read(tmp_path / name, dtype="int16")
+    assert rate == 16000 and kept.size == len(hits) * 64000 and len(hits) == 6
+    for index, (hit, (start, end, _)) in enumerate(zip(hits, segments, strict=True)):
+        heard_at = index * 64000 + 48000
+        assert (start, end) == (heard_at - 21600, heard_at + 4800)
+        around = np.pad(samples, (48000, 16000))[round(hit.peak * rate) :][:64000]
+        np.testing.assert_allclose(kept[index * 64000 :][:64000], around, atol=1)
+
+
+def test_keywords_are_not_mined(mine, tmp_path):
+    first, *others = detector(0.7).push(write_set(tmp_path / "talk", [(0, 29.9, "other")]))
+    write_set(tmp_path / "words", [(0, 29.9, "other"), (first.peak - 1.2, first.peak + 0.2, first.keyword)])
+    _, segments = mine.mine((tmp_path, tmp_path / "words", [str(MODEL)], 0.7))
+    assert [label for _, _, label in segments] == [f"words: {hit.keyword}" for hit in others]
+
+
+def test_hours_are_mined_once_each(mine, tmp_path, monkeypatch):
+    demo, _ = soundfile.read(ROOT / "streamkws" / "demo.flac", dtype="float32")
+    seeds = []
+    monkeypatch.setattr(mine, "pieces", lambda kind, n, seed: seeds.append((kind, n, seed)) or [demo])
+    monkeypatch.setattr(mine, "MINUTES", {"music": 15})
+    monkeypatch.setattr(mine.multiprocessing, "Pool", Inline)
+    command = [
+        "mine.py",
+        str(tmp_path / "mined"),
+        "--models",
+        str(MODEL),
+        "--score",
+        "0.7",
+        "--processes",
+        "1",
+        "--foreign",
+        "0",
+        "--hours",
+    ]
+    for n_hours in ("1", "2"):
+        monkeypatch.setattr(sys, "argv", [*command, n_hours])
+        assert mine.main() == 0
+    assert seeds == [("music", 30, mine.FIRST_SEED), ("music", 30, mine.FIRST_SEED + 1)]
+    one = read_segments(tmp_path / "mined")
+    assert len(one.files) == 2 and len(one.segments) == 12 and not one.single_words
+
+
+def test_numbers_in_other_languages_fill_their_pieces(mine, monkeypatch):
+    said = []
+
+    def spoken(rng, text, language):
+        said.append((text, language))
+        if language == "kl":
+            raise subprocess.CalledProcessError(-11, "espeak-ng")
+        return np.full(100_000, 0.5, np.float32)
+
+    monkeypatch.setattr(mine, "spoken", spoken)
+    monkeypatch.setattr(mine, "languages", lambda: ["ar", "kl"])
+    pieces = list(mine.sounds(Path("foreign0003"), ("snowboy",)))
+    assert len(pieces) == 120 and {kind for kind, _ in pieces} == {"foreign"}
+    for _, piece in pieces:
+        assert piece.shape == (30 * 16000,) and piece.min() > 0 and 0.009 < piece.max() < 0.71
+    assert {language for _, language in said} == {"ar", "kl"}
+    assert all(0 < int(number) < 10_000 for text, _ in said for number in text.split())
+
+
+def test_languages_are_not_english(mine):
+    found = mine.languages()
+    assert {"ar", "de", "hi"} <= set(found) and not any(name.startswith("en") for name in found)
+
+
+def test_mining_says_what_is_wrong(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mine.py", str(tmp_path), "--models", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"mine\.py: "):
+        mine.main()
+    monkeypatch.setattr(sys, "argv", ["mine.py", str(tmp_path), "--sets", str(tmp_path / "none")])
+    with pytest.raises(SystemExit, match=r"mine\.py: expected a set of long files"):
+        mine.main()
 
 
 def test_what_fires_is_counted_with_its_place(listening, monkeypatch):

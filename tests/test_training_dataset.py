@@ -228,6 +228,26 @@ def test_keywords_alone_of_another_part(part, tmp_path):
     assert len(both.clips) == 2 * len(alone.clips)
 
 
+def test_a_set_outside_the_corpus(part, tmp_path):
+    shutil.copytree(part / "words", tmp_path / "words")
+    shutil.copytree(part / "hiss", tmp_path / "rain")
+    outside = f"{tmp_path}/words"
+    data = DataConfig(
+        negatives={"words": 1.0, outside: 1.0, f"{tmp_path}/rain": 1.0},
+        impulse_responses="rooms",
+        noise=(f"{tmp_path}/rain",),
+        auxiliary=("words", outside),
+    )
+    one = maker(part, data)
+    assert [given.name for given in one.negatives] == list(data.negatives) and one.noises == one.negatives[2:]
+    labels = [label.removeprefix(f"{tmp_path}/") for label in one.outputs]
+    assert labels == ["words/high", "words/low", "words/mid"] * 2 and one.n_outputs == 2 + 6
+    present = (np.stack([one.make(index).targets for index in range(150)]) == 1).any(0)
+    assert present.all()
+    with pytest.raises(ConfigError, match=r"expected a set of long files with .*none"):
+        maker(part, replace(DATA, negatives={"speech": 1.0, "hiss": 1.0, f"{tmp_path}/none": 1.0}))
+
+
 def test_producer_hands_out_numbered_blocks(part):
     class Stop(BaseException):
         pass

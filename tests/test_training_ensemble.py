@@ -85,7 +85,7 @@ def test_an_ensemble_has_members():
         Ensemble([])
 
 
-def test_an_ensemble_does_not_teach_what_it_misses():
+def test_an_ensemble_does_not_teach_where_it_errs():
     logits = torch.zeros(3, 4, len(KEYWORDS))
     said = np.full((3, 8, len(KEYWORDS)), 0.1, np.float16)
     said[1, 5, 0] = 0.9  # heard, at one step
@@ -101,3 +101,8 @@ def test_an_ensemble_does_not_teach_what_it_misses():
     assert divergence(0.0) == pytest.approx(6 * apart / 3, rel=1e-3)
     assert divergence(0.5) == pytest.approx(5 * apart / 3, rel=1e-3)
     assert divergence(0.95) == pytest.approx(4 * apart / 3, rel=1e-3)
+    targets[1, 0] = 0  # absent, and heard at 0.9
+    assert divergence(0.0) == pytest.approx(6 * apart / 3, rel=1e-3)
+    assert divergence(0.5) == pytest.approx(4 * apart / 3, rel=1e-3)
+    targets[1, 0] = -1  # who knows
+    assert divergence(0.5) == pytest.approx(5 * apart / 3, rel=1e-3)

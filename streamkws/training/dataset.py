@@ -65,7 +65,8 @@ class DataConfig:
         negatives are then still unheard, and thresholds can be set on them.
     wakewords, impulse_responses: names of folders of a part.
     exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
-    negatives: share of each set of negatives, by name. noise: the sets mixed into other examples.
+    negatives: share of each set of negatives, by name. noise: the sets mixed into other examples. A name with a slash
+        is the folder of a set outside the corpus, such as "runs/made" (bench/listening.py --make).
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
     keyword_share, partial_share, collage_share: parts of the examples that are keywords, pieces of keywords, and short
@@ -296,24 +297,26 @@ def keyword_parts(part: Path, data: DataConfig) -> list[Path]:
     return list(dict.fromkeys([*parts_of(part, data), *(part.parent / name for name in data.also_keywords)]))
 
 
-def holding(parts: list[Path], name: str) -> list[Path]:
-    """The parts that have a set: the first must."""
-    return [parts[0], *(part for part in parts[1:] if (part / name / "segments.csv").is_file())]
+def set_folders(parts: list[Path], name: str) -> list[Path]:
+    """The folders of a set: of the parts that have it, the first of which must; one outside them if it has a slash."""
+    if "/" in name:
+        return [Path(name)]
+    return [parts[0] / name, *(part / name for part in parts[1:] if (part / name / "segments.csv").is_file())]
 
 
-def joined(sets: list[SegmentSet]) -> SegmentSet:
+def joined(name: str, sets: list[SegmentSet]) -> SegmentSet:
     """Sets of one name as one."""
     files: list[I16] = []
     segments: list[Segment] = []
     for one in sets:
         segments += [replace(segment, file=segment.file + len(files)) for segment in one.segments]
         files += one.files
-    return SegmentSet(sets[0].name, tuple(files), tuple(segments))
+    return SegmentSet(name, tuple(files), tuple(segments))
 
 
 def auxiliary_labels(parts: list[Path], sets: tuple[str, ...]) -> tuple[str, ...]:
     """The labels of the auxiliary sets of parts of the corpus, as set/label, sorted."""
-    rows = ((name, row) for name in sets for part in holding(parts, name) for row in read_rows(part / name))
+    rows = ((name, row) for name in sets for folder in set_folders(parts, name) for row in read_rows(folder))
     return tuple(sorted({f"{name}/{row['label']}" for name, row in rows}))
 
 
@@ -373,7 +376,7 @@ class ExampleMaker:
         if data.locator:
             self.clips = located(self.clips, keywords, load_model(data.locator))
         names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
-        sets = {name: joined([read_segments(place / name) for place in holding(parts, name)]) for name in names}
+        sets = {name: joined(name, [read_segments(place) for place in set_folders(parts, name)]) for name in names}
         synthetic: list[Clip] = []
         if data.synthetic:
             synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)

@@ -64,13 +64,13 @@ class Ensemble:
         return at_positions(steps, np.tile(positions, (len(steps), 1))).astype(np.float16)
 
 
-def ensemble_loss(logits: Tensor, posteriors: Tensor, heard: Tensor) -> Tensor:
+def ensemble_loss(logits: Tensor, posteriors: Tensor, right: Tensor) -> Tensor:
     """Kullback-Leibler divergence of a network's posteriors from an ensemble's: of all keywords, the mean of all steps.
 
-    logits: (B, S, K) float32, the network's. posteriors: (B, S, K) float32 in 0..1, the ensemble's. heard: (B, K) bool,
+    logits: (B, S, K) float32, the network's. posteriors: (B, S, K) float32 in 0..1, the ensemble's. right: (B, K) bool,
     of which keywords of an example; the others count as 0.
     """
     entropy = torch.special.entr(posteriors) + torch.special.entr(1 - posteriors)
     cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, posteriors, reduction="none")
-    loss: Tensor = ((cross - entropy) * heard[:, None]).sum(2).mean()
+    loss: Tensor = ((cross - entropy) * right[:, None]).sum(2).mean()
     return loss

@@ -148,9 +148,9 @@ def block_losses(
     losses = clip_losses(logits[:, :, :n_outputs], torch.from_numpy(block.targets), onset, first, n_keywords, config)
     if block.posteriors is not None:
         posteriors = torch.from_numpy(block.posteriors[:, stride - 1 :: stride].astype(np.float32))
-        present = torch.from_numpy(block.targets[:, :n_keywords] == 1)
-        heard = ~present | (posteriors.amax(1) >= config.ensemble_heard)
-        distilled = config.ensemble_weight * ensemble_loss(logits[:, :, :n_keywords], posteriors, heard)
+        labels, heard = torch.from_numpy(block.targets[:, :n_keywords]), posteriors.amax(1) >= config.ensemble_heard
+        right = (labels == heard) | (labels == -1) if config.ensemble_heard else torch.ones_like(heard)
+        distilled = config.ensemble_weight * ensemble_loss(logits[:, :, :n_keywords], posteriors, right)
         losses = replace(losses, total=losses.total + distilled, ensemble=distilled)
     if teacher is None:
         return losses
