@@ -298,4 +298,7 @@ def test_export_and_calibrate_choose_alike(calibration):
     assert det.calibrate(evaluation, 0.1) == {"go": 0.4}
     assert det.calibrate(evaluation, 0.1, lowest=0.5) == {"go": 0.5}
     assert det.calibrate(evaluation, 0.1, lowest=0.3) == {"go": 0.4}
+    assert det.calibrate(evaluation, 0.1, highest=0.3) == {"go": 0.3}
+    assert det.calibrate(evaluation, 0.0, margin=3.0, highest=0.7) == {"go": 0.7}
+    assert det.calibrate(evaluation, 0.1, highest=0.5) == {"go": 0.4}
     assert np.isclose(det.calibrate(evaluation, 0.09)["go"], 0.6)

@@ -270,6 +270,10 @@ def test_calibrate_takes_the_operating_point_and_a_margin(corpus):
         calibrate(evaluation, 1, margin=math.nan)
     with pytest.raises(ConfigError, match=r"expected a lowest threshold of 0 to 1, got -0.1"):
         calibrate(evaluation, 1, lowest=-0.1)
+    with pytest.raises(ConfigError, match=r"expected a highest threshold of 0.5 \(the lowest\) to 1, got 0.4"):
+        calibrate(evaluation, 1, lowest=0.5, highest=0.4)
+    with pytest.raises(ConfigError, match=r"expected a highest threshold of 0 \(the lowest\) to 1, got nan"):
+        calibrate(evaluation, 1, highest=math.nan)
     assert calibrate(evaluation, 0.5, lowest=0.5) == {"go": plain["go"], "stop now": 0.5}
 
 

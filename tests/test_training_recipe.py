@@ -38,10 +38,12 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert set(recipe.data.noise) <= set(recipe.data.negatives)
     assert recipe.export.bits == ((8, 8),)
     accents = replace(recipe.data, synthetic="runs/synthetic-accents")
+    mined = replace(accents, negatives={**recipe.data.negatives, "runs/mined": 0.8})
     for name, start, data in (
         ("distilled", "wakewords", recipe.data),
         ("accents", "wakewords-distilled", accents),
-        ("aware", "wakewords-accents", accents),
+        ("mined", "wakewords-accents", mined),
+        ("aware", "wakewords-mined", mined),
     ):
         later = load_recipe(SHIPPED.with_name(f"wakewords-{name}.toml"))
         assert (later.model, later.data, later.augment) == (recipe.model, data, recipe.augment)
@@ -50,7 +52,7 @@ def test_the_shipped_recipe_is_the_shipped_network():
 
 
 def test_the_twin_differs_in_what_it_hears_alone():
-    for ending in ("", "-distilled", "-accents", "-aware"):
+    for ending in ("", "-distilled", "-accents", "-mined", "-aware"):
         recipe, twin = (
             load_recipe(f"{place}{ending}.toml") for place in (SHIPPED.with_suffix(""), BENCH / "wakewords-twin")
         )
@@ -63,7 +65,7 @@ def test_the_twin_differs_in_what_it_hears_alone():
         assert twin.name == f"wakewords-twin{ending}" and twin.export.provenance["name"] == "wakewords-twin"
 
 
-@pytest.mark.parametrize(("name", "n_members"), [("distilled", 4), ("accents", 5), ("aware", 5)])
+@pytest.mark.parametrize(("name", "n_members"), [("distilled", 4), ("accents", 5), ("mined", 5), ("aware", 5)])
 def test_the_ensemble_of_the_shipped_models_never_heard_dev(name, n_members):
     learner = load_recipe(SHIPPED.with_name(f"wakewords-{name}.toml"))
     assert len(set(learner.training.ensemble)) == n_members
@@ -198,6 +200,10 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (MINIMAL + "[export]\nnoise_snrs_db = ['10']\n", "expected export.noise_snrs_db to be numbers of dB, got '10'"),
         (MINIMAL + "[export]\nearly_stopping = 1\n", "expected export.early_stopping to be bool, got 1"),
         (MINIMAL + "[export]\ntarget_fa_per_h = -1\n", "expected export.target_fa_per_h >= 0, got -1.0"),
+        (
+            MINIMAL + "[export]\nlowest_threshold = 0.6\nhighest_threshold = 0.6\n",
+            "expected export.highest_threshold from above lowest_threshold to 1, got 0.6",
+        ),
         (MINIMAL + "[export]\nlowest_threshold = 1\n", "expected export.lowest_threshold from 0 to below 1, got 1.0"),
         ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),
         (QUANTIZED + "bits = 4\n", "unknown key quantization.bits; known: weights, activations, last_weights"),

@@ -346,6 +346,7 @@ def calibrate(
     margin: float = 0.0,
     lowest: float = 0.0,
     noisy_targets: Mapping[str, float] | None = None,
+    highest: float = 1.0,
 ) -> dict[str, float]:
     """Choose each keyword's threshold: the lowest with at most this many false accepts per hour.
 
@@ -353,8 +354,12 @@ def calibrate(
     margin: raises each threshold by this much on the logit axis (at 0.5, a threshold of 0.90 becomes 0.937), against
         the chance that the hours the threshold was chosen on were kinder than those to come.
     lowest: no threshold is set below it.
-    Raises ConfigError as valid_target does.
+    highest: none is set above it, however many false accepts that makes: a threshold that shuts out one sound that all
+        but is the keyword shuts out people, too.
+    Raises ConfigError as valid_target does, and for a highest threshold that is below the lowest, or none.
     """
+    if not lowest <= highest <= 1:
+        raise ConfigError(f"expected a highest threshold of {lowest:g} (the lowest) to 1, got {highest}")
     targets = {CLEAN: target_fa_per_h, **(noisy_targets or {})}
     for target in targets.values():
         valid_target(target, margin, lowest)
@@ -365,7 +370,7 @@ def calibrate(
         threshold = max(HIGHEST if i is None else curve.thresholds[i] for curve, i in zip(curves, indices, strict=True))
         if 0 < threshold < 1 and margin:
             threshold = round(1 / (1 + math.exp(-margin) * (1 - threshold) / threshold), 6)
-        thresholds[keyword] = max(threshold, lowest)
+        thresholds[keyword] = min(max(threshold, lowest), highest)
     return thresholds
 
 

@@ -55,6 +55,7 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
                 wanted.threshold_margin,
                 wanted.lowest_threshold,
                 {name: wanted.noise_target_fa_per_h for name in evaluation.curves if name != CLEAN},
+                wanted.highest_threshold,
             )
             models[index] = models[index].with_settings(thresholds=thresholds)
             print(models[index].config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))

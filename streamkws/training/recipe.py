@@ -122,8 +122,8 @@ class TrainingConfig:
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
     ensemble: run folders or checkpoints of networks whose mean posterior is learned, too; none without any.
     ensemble_weight: of the divergence from it.
-    ensemble_heard: what the ensemble must give a keyword that is present somewhere in an example; where it gives less,
-        it does not know better, and the labels alone teach that keyword.
+    ensemble_heard: posterior, somewhere in an example, from which the ensemble hears a keyword; where it does not hear
+        one that is present, or hears one that is absent, the labels alone teach that keyword. 0: they never do.
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
@@ -201,7 +201,8 @@ class ExportConfig:
     noise_snrs_db, noise_target_fa_per_h: false accepts per hour besides, where noise is mixed into that part at each of
         these signal-to-noise ratios.
     threshold_margin: how much further each is raised, on the logit axis.
-    lowest_threshold: none is set below this.
+    lowest_threshold, highest_threshold: none is set below and above these. A highest one keeps a keyword from being
+        deaf to people for the sake of one sound that all but is the keyword, at the price of that false accept.
     provenance: text for the file.
     """
 
@@ -212,6 +213,7 @@ class ExportConfig:
     noise_target_fa_per_h: float = 0.5
     threshold_margin: float = 0.0
     lowest_threshold: float = 0.0
+    highest_threshold: float = 1.0
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -226,6 +228,10 @@ class ExportConfig:
                 raise ConfigError(f"expected export.noise_snrs_db to be numbers of dB, got {snr_db!r}")
         if not 0 <= self.lowest_threshold < 1:
             raise ConfigError(f"expected export.lowest_threshold from 0 to below 1, got {self.lowest_threshold}")
+        if not self.lowest_threshold < self.highest_threshold <= 1:
+            raise ConfigError(
+                f"expected export.highest_threshold from above lowest_threshold to 1, got {self.highest_threshold}"
+            )
 
 
 @dataclass(frozen=True)
