@@ -110,7 +110,7 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 - **Training:** {p.get("training", "not said")}; the recipe is `{p.get("recipe", "not said")}`.
 - **Thresholds:** {thresholds}.
   They were calibrated on the very negatives of dev that the false accepts below were counted on, without and with noise
-  (and then raised), so expect more false accepts elsewhere.
+  (and then raised, within the limits of the recipe), so expect more false accepts elsewhere.
 - **Licence:** {p.get("licence", "not said")}.
 
 ## Intended use

@@ -54,6 +54,25 @@ class Variant:
 RECORDED_NEGATIVES = WakeWords.data.negatives
 """Those of models/wakewords.toml without what is synthesized."""
 
+SYNTHESIZED = {"synthetic": 1.5}
+"""And of what is synthesized, as in models/wakewords.toml."""
+AWARE = {
+    "steps": 400,
+    "learning_rate": 5e-4,
+    "learning_rate_end": 0.0,
+    "warmup_steps": 20,
+    "average_decay": 0.99,
+    "bfloat16": False,
+}
+"""How a network is trained quantization-aware, as in models/wakewords-aware.toml."""
+W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
+MINED = {
+    "synthetic": "runs/synthetic-accents",
+    "negatives": {**RECORDED_NEGATIVES, **SYNTHESIZED, "runs/mined-made": 0.8},
+}
+"""Speakers with accents, and what bench/mine.py found in made sound and synthesized phrases (--foreign 0), without the
+numbers in other languages that models/wakewords-mined.toml has, too."""
+
 VARIANTS = (
     Variant("baseline"),
     Variant("baseline-seed2", training={"seed": 2}),
@@ -81,18 +100,26 @@ VARIANTS = (
     ),
     Variant(
         "aware",
-        training={
-            "steps": 400,
-            "learning_rate": 5e-4,
-            "learning_rate_end": 0.0,
-            "warmup_steps": 20,
-            "average_decay": 0.99,
-            "bfloat16": False,
-        },
+        training=AWARE,
         ensemble=("baseline", "baseline-seed2", "before", "distilled"),
         start_from="distilled-long",
-        quantization=QuantizationConfig(weights=4, activations=8, freeze_share=0.0),
+        quantization=W4A8,
         examples=98_304,
+    ),
+    Variant(
+        "mined",
+        data=MINED,
+        training={"steps": 5000, "learning_rate": 1.5e-3, "learning_rate_end": 5e-4, "ensemble_heard": 0.5},
+        ensemble=("baseline", "baseline-seed2", "before", "distilled", "distilled-long"),
+        start_from="distilled-long",
+    ),
+    Variant(
+        "mined-aware",
+        data=MINED,
+        training={**AWARE, "ensemble_heard": 0.5},
+        ensemble=("baseline", "baseline-seed2", "before", "distilled", "distilled-long"),
+        start_from="mined",
+        quantization=W4A8,
     ),
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),
