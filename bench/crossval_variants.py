@@ -54,8 +54,6 @@ class Variant:
 RECORDED_NEGATIVES = WakeWords.data.negatives
 """Those of models/wakewords.toml without what is synthesized."""
 
-SYNTHESIZED = {"synthetic": 1.5}
-"""And of what is synthesized, as in models/wakewords.toml."""
 AWARE = {
     "steps": 400,
     "learning_rate": 5e-4,
@@ -68,7 +66,7 @@ AWARE = {
 W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
 MINED = {
     "synthetic": "runs/synthetic-accents",
-    "negatives": {**RECORDED_NEGATIVES, **SYNTHESIZED, "runs/mined-made": 0.8},
+    "negatives": {**RECORDED_NEGATIVES, "synthetic": 1.5, "runs/mined-made": 0.8},
 }
 """Speakers with accents, and what bench/mine.py found in made sound and synthesized phrases (--foreign 0), without the
 numbers in other languages that models/wakewords-mined.toml has, too."""

@@ -217,9 +217,13 @@ def pieces(kind: str, n_pieces: int, seed: int = SEED) -> Iterator[F32]:
     """Pieces of PIECE_S seconds at levels of -40 to -3 dB of full scale."""
     for number in range(n_pieces):
         rng = np.random.default_rng([seed, list(MINUTES).index(kind), number])
-        samples = MAKERS[kind](rng, PIECE_S * RATE)
-        peak = float(np.abs(samples).max(initial=1e-9))
-        yield samples * np.float32(10 ** (rng.uniform(-40, -3) / 20) / peak)
+        yield levelled(rng, MAKERS[kind](rng, PIECE_S * RATE))
+
+
+def levelled(rng: np.random.Generator, samples: F32) -> F32:
+    """Samples at a random level of -40 to -3 dB of full scale."""
+    peak = float(np.abs(samples).max(initial=1e-9))
+    return samples * np.float32(10 ** (rng.uniform(-40, -3) / 20) / peak)
 
 
 def alarms(models: list[Model], kind: str, minutes: float) -> dict[str, list[str]]:

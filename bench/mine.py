@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 from accuracy import TWIN
-from listening import PIECE_S, RATE, pieces, spoken
+from listening import PIECE_S, RATE, levelled, pieces, spoken
 
 from streamkws import Detector, load_model
 from streamkws.errors import StreamKwsError
@@ -61,11 +61,8 @@ class Found(NamedTuple):
 
 def heard(models: list[Model], samples: np.ndarray) -> list[Found]:
     """Where models hear keywords in a piece, by time, of sounds that several hear the highest score."""
-    found = []
-    for model in models:
-        detector = Detector(model)
-        hits = detector.push(np.concatenate([samples, np.zeros(RATE // 2, np.float32)]))
-        found += [Found(hit.peak, hit.keyword, hit.score) for hit in hits]
+    padded = np.concatenate([samples, np.zeros(RATE // 2, np.float32)])
+    found = [Found(hit.peak, hit.keyword, hit.score) for model in models for hit in Detector(model).push(padded)]
     kept: list[Found] = []
     for one in sorted(found, key=lambda one: -one.score):
         if all(abs(one.end_s - other.end_s) > APART_S for other in kept):
@@ -94,7 +91,7 @@ def foreign(number: int) -> Iterator[tuple[str, np.ndarray]]:
                 continue
             samples[position : position + sound.size] = sound * np.float32(rng.uniform(0.3, 1))
             position += sound.size
-        yield "foreign", samples * np.float32(10 ** (rng.uniform(-40, -3) / 20) / max(1e-9, np.abs(samples).max()))
+        yield "foreign", levelled(rng, samples)
 
 
 def languages() -> list[str]:
