@@ -30,6 +30,7 @@ from typing import Any
 
 import cached_training
 import numpy as np
+import numpy.typing as npt
 import torch
 from accuracy import ROOT, replace_section
 from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
@@ -318,16 +319,26 @@ class Bench:
             if not job.checkpoint.exists():
                 self.train(job)
             networks = [self.load(job)]
-        for bits in ("w4a8",) if variant.quantization else ("f32", "w4a8"):
+        for bits in variant.widths:
             if job.result(bits).exists():
                 continue
-            if variant.quantization:
-                models = [network.to_model() for network in networks]
-            else:
-                models = [Model.from_float(network.config, network.to_float_weights()) for network in networks]
-                models = models if bits == "f32" else [model.quantize(4, 8) for model in models]
+            models = [self.model(job, network, bits) for network in networks]
             result = {"variant": variant.name, "bits": bits, **self.judge.result(models, job.fold)}
             cached_training.write(job.result(bits), json.dumps(result))
+
+    def model(self, job: Job, network: KeywordNetwork, bits: str) -> Model:
+        """What is judged of a network in some widths."""
+        if job.variant.quantization:
+            return network.to_model()
+        full, n_examples = Model.from_float(network.config, network.to_float_weights()), job.variant.rounding_examples
+        if bits == "f32":
+            return full
+        examples: list[npt.NDArray[np.float32]] = []
+        if n_examples:
+            features = self.cache(job.variant, job.fold).arrays.features
+            rows = np.random.default_rng(0).choice(len(features), n_examples, replace=False)
+            examples = list(features[rows].astype(np.float32))
+        return full.quantize(int(bits[1]), 8, examples=examples)
 
     def load_all(self, job: Job, names: tuple[str, ...]) -> list[KeywordNetwork]:
         """The networks of these variants for a job's fold, trained if they are not yet."""

@@ -20,6 +20,7 @@ from quantization_report import markdown
 
 Result = dict[str, Any]
 
+WIDTHS = ("f32", *(f"w{bits}a8" for bits in range(8, 1, -1)))
 CONDITIONS = ("clean", "10 dB", "5 dB")
 N_FALSE_ACCEPTS = 15
 AREA_FA_PER_H = (0.1, 10.0)
@@ -136,7 +137,7 @@ def report(results: Sequence[Result], order: Sequence[str], n_folds: int, as_jso
     pools = {
         (name, bits): Pool.of(groups[name, bits])
         for name in order
-        for bits in ("f32", "w4a8")
+        for bits in WIDTHS
         if len(groups[name, bits]) == n_folds
     }
     if not pools:

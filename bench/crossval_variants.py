@@ -24,6 +24,8 @@ class Variant:
     ensemble: the variants whose networks, of the same fold, are the ensemble that this one learns from.
     start_from: the variant whose network, of the same fold, training starts from.
     quantization: of its training, if that is quantization-aware: in w4a8.
+    rounding_examples: examples on which its members' codes are chosen (streamkws/rounding.py); 0: rounded as they are.
+    weight_bits: the widths in which it is judged, besides float32 if it is trained; activations have 8 bits.
     examples: made for all folds together; 0: as many as the command line says.
     """
 
@@ -36,11 +38,21 @@ class Variant:
     ensemble: tuple[str, ...] = ()
     start_from: str = ""
     quantization: QuantizationConfig | None = None
+    rounding_examples: int = 0
+    weight_bits: tuple[int, ...] = (4,)
     examples: int = 0
+
+    @property
+    def widths(self) -> list[str]:
+        """The widths in which it is judged."""
+        full = [] if self.quantization or self.rounding_examples else ["f32"]
+        return full + [f"w{bits}a8" for bits in self.weight_bits]
 
     @property
     def described(self) -> str:
         """What it makes of other variants' networks; empty where it makes nothing of them."""
+        if self.rounding_examples:
+            return f"that of {', '.join(self.members)}, codes chosen on {self.rounding_examples:,} training examples"
         if self.members:
             return f"the mean of the posteriors of {', '.join(self.members)}"
         steps = f"{self.training['steps']:,}" if "steps" in self.training else "as many"
@@ -119,6 +131,7 @@ VARIANTS = (
         start_from="mined",
         quantization=W4A8,
     ),
+    Variant("mined-rounded", data=MINED, members=("mined",), rounding_examples=1024, weight_bits=(4, 3, 2)),
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),
     Variant("not-hard", training={"hard_share": 0.0}),

@@ -138,7 +138,7 @@ class Layer:
 
         ranges: "matrix" for one range of all weights instead, see quantize_columns.
         """
-        weights = self._float_weights()
+        weights = self.float_weights()
         if config.is_float:
             return Layer(config, weights, self.bias)
         return Layer(config, quantize_columns(weights, config.weight_bits, ranges), self.bias)
@@ -150,11 +150,12 @@ class Layer:
         """
         if not isinstance(quantized.weights, Quantized):
             return 0.0, 0.0
-        weights = self._float_weights()
+        weights = self.float_weights()
         worst = float(column_errors(weights, quantized.weights).max())
         return round(relative_error(weights, quantized.weights), 6), round(worst, 6)
 
-    def _float_weights(self) -> F32:
+    def float_weights(self) -> F32:
+        """The (O, taps, I) float32 weights; raises ConfigError for a quantized layer."""
         if isinstance(self.weights, Quantized):
             raise ConfigError(f"expected a float32 layer to quantize, got {self.config.bits}")
         return self.weights

@@ -14,11 +14,14 @@ from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
 from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig, padded
 from streamkws.quantization import Quantized
+from streamkws.rounding import round_layers
 from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
 
 F32 = npt.NDArray[np.float32]
 
 FLOAT_LEVELS = 0.0
+ROUNDING = "rounding"
+"""The entry of provenance that says on what a model's codes were chosen (Model.quantize with examples)."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,11 @@ class Model:
         return cls(float_config, layers, features, mel_filters(config.frontend))
 
     def quantize(
-        self, weight_bits: int | Sequence[int], activation_bits: int | Sequence[int], ranges: str = "column"
+        self,
+        weight_bits: int | Sequence[int],
+        activation_bits: int | Sequence[int],
+        ranges: str = "column",
+        examples: Sequence[F32] = (),
     ) -> Model:
         """This f32 model with every weight column quantized (quantization after training).
 
@@ -163,6 +170,11 @@ class Model:
 
         weight_bits, activation_bits: for all layers, or one for each; 32 leaves a layer in float32.
         ranges: "matrix" for one range per layer instead of one per column, to compare with.
+        examples: log-mel of audio such as the model will hear, (T, F) float32 each, from the start of a stream on. With
+            some, a column's codes are chosen together so that the layers' outputs change least (rounding.py says how;
+            a minute of it will do), instead of each weight's by itself; more weights then differ, and outputs less.
+        Raises ConfigError for widths that do not fit, and for examples that are empty, not (T, F), not finite, or
+        come with ranges "matrix".
         """
         n_layers = len(self.layers)
         widths = []
@@ -175,11 +187,30 @@ class Model:
             replace(layer.config, weight_bits=weights, activation_bits=activations)
             for layer, weights, activations in zip(self.layers, *widths, strict=True)
         )
-        layers = tuple(layer.quantize(config, ranges) for layer, config in zip(self.layers, configs, strict=True))
+        if len(examples):
+            if ranges != "column":
+                raise ConfigError(f'expected ranges "column" with examples, got {ranges!r}')
+            inputs = [self._input(example) for example in examples]
+            layers = round_layers(self.layers, configs, inputs, self.config.frame_stride)
+        else:
+            layers = tuple(layer.quantize(config, ranges) for layer, config in zip(self.layers, configs, strict=True))
         errors = tuple(layer.weight_error(quantized) for layer, quantized in zip(self.layers, layers, strict=True))
         unchanged = all(config.is_float for config in configs)
         config = replace(self.config, layers=configs, weight_errors=() if unchanged else errors)
         return Model(config, layers, self.features, self.filters)
+
+    def _input(self, example: F32) -> F32:
+        """Log-mel as the first layer takes it in; raises ConfigError for an example that is none."""
+        n_mels = self.config.frontend.n_mels
+        frames = np.asarray(example, np.float32)
+        if frames.ndim != 2 or len(frames) < self.config.frame_stride or frames.shape[1] != n_mels:
+            raise ConfigError(
+                f"expected examples of shape (T, {n_mels}), T >= {self.config.frame_stride}, got {frames.shape}"
+            )
+        if not np.isfinite(frames).all():
+            raise ConfigError("expected finite examples, got NaN or infinite values")
+        normalized: F32 = (frames - self.features[0]) * self.features[1]
+        return normalized
 
     def with_settings(
         self,

@@ -25,7 +25,14 @@ LEVELS = [
     },
     {"cli.arguments", "cli.reactions", "cli.screen"},
     {"cli.output"},
-    {"server", "training.trainer", "training.export", "evaluation.calibration", "evaluation.plots"},
+    {
+        "server",
+        "training.trainer",
+        "training.export",
+        "evaluation.calibration",
+        "evaluation.examples",
+        "evaluation.plots",
+    },
     {"training.recipe", "training.ensemble"},
     {"training.network", "training.dataset", "evaluation.det"},
     {
@@ -41,6 +48,7 @@ LEVELS = [
     {"listener"},
     {"detector", "model_file"},
     {"model", "sources"},
+    {"rounding"},
     {"layers", "frontend", "smoother"},
     {"quantization", "audio", "kernels"},
     {"errors"},

@@ -876,6 +876,67 @@ class TestQuantize:
         assert run("quantize", model_path, *options) == (2, "", f"streamkws: {message}\n")
         assert not path.exists()
 
+    def test_codes_chosen_on_recordings(self, run: Any, audio: Any, tmp_path: Path) -> None:
+        words = tmp_path / "words"
+        words.mkdir()
+        for name in ("low tone", "high tone"):
+            Path(audio(f"{name}.wav", name, name)).rename(words / f"{name}.wav")
+        more = audio("more.wav", "low tone", "high tone")
+        full = save_model(tones_model(2), tmp_path / "tones.f32.safetensors")
+        path = tmp_path / "small.safetensors"
+        options = ("quantize", str(full), "--weights", "2", "--activations", "8", "--force")
+        recordings = ("--recordings", str(words), "--recordings", more)
+        code, out, err = run(*options, "--out", str(path), *recordings)
+        assert code == 0 and err.count("\n") == 1  # on thresholds
+        said = re.search(r"^codes chosen on (\d+) s of audio in 3 files, \d{4}-\d\d-\d\d$", out, re.MULTILINE)
+        assert said and int(said[1]) > 1
+        chosen, nearest = load_model(path), load_model(full).quantize(2, 8)
+        assert chosen.config.provenance["rounding"] == said[0]
+        assert f"rounding: {said[0]}" in run("info", str(path))[1]
+        differ = [
+            np.any(a.weights.codes != b.weights.codes) for a, b in zip(chosen.layers, nearest.layers, strict=True)
+        ]
+        assert any(differ)
+        code, out, _ = run(*options, "--out", str(path), *recordings, "--json")
+        assert (code, hits(out)[0]["rounding"]) == (0, said[0])
+        code, out, _ = run("detect", "--json", "--model", str(path), more)
+        assert [hit["keyword"] for hit in hits(out)] == ["low tone", "high tone"]
+
+    def test_recordings_that_cannot_be_used_are_skipped(self, run: Any, audio: Any, tmp_path: Path) -> None:
+        words = tmp_path / "words"
+        words.mkdir()
+        Path(audio("a.wav", "low tone")).rename(words / "a.wav")
+        (words / "b.wav").write_bytes(b"RIFF")
+        soundfile.write(words / "c.wav", np.zeros(100), RATE)
+        save_model(tones_model(), tmp_path / "m.f32.safetensors")
+        options = ("quantize", str(tmp_path / "m.f32.safetensors"), "--weights", "4", "--activations", "8")
+        path = tmp_path / "small.safetensors"
+        code, out, err = run(*options, "--out", str(path), "--recordings", str(words))
+        assert code == 0 and "s of audio in 1 file, " in out
+        skipped = [line for line in err.splitlines() if "skipped" in line]
+        assert len(skipped) == 2 and f"skipped {words / 'b.wav'}: " in skipped[0]
+        assert skipped[1] == f"streamkws: skipped {words / 'c.wav'}: expected more than 100 samples at 16000 Hz"
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [
+            ("nowhere", "{}: expected an audio file or a folder of them, got nothing"),
+            ("empty", "{}: expected audio files in this folder (.flac .mp3 .oga .ogg .opus .wav), found none"),
+            ("b.wav", "expected recordings to choose codes by, none could be used: {}: "),
+        ],
+    )
+    def test_recordings_that_are_none(
+        self, run: Any, model_path: str, tmp_path: Path, place: str, message: str
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "b.wav").write_bytes(b"RIFF")
+        out_path = tmp_path / "x.safetensors"
+        options = ("--weights", "4", "--activations", "8", "--out", str(out_path))
+        code, out, err = run("quantize", model_path, *options, "--recordings", str(tmp_path / place))
+        assert (code, out) == (2, "") and err.count("\n") == 1
+        assert err.startswith(f"streamkws: {message.format(tmp_path / place)}")
+        assert not out_path.exists()
+
     def test_widths_are_required(self, run: Any, model_path: str) -> None:
         code, out, err = run("quantize", model_path)
         assert (code, out, err.count("\n")) == (2, "", 1)

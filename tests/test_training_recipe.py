@@ -37,6 +37,7 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
     assert set(recipe.data.noise) <= set(recipe.data.negatives)
     assert recipe.export.bits == ((8, 8),)
+    assert load_recipe(SHIPPED.with_name("wakewords-mined.toml")).export.bits == ((8, 8), (4, 8))
     accents = replace(recipe.data, synthetic="runs/synthetic-accents")
     mined = replace(accents, negatives={**recipe.data.negatives, "runs/mined": 0.8})
     for name, start, data in (
@@ -116,6 +117,10 @@ def test_a_quantized_recipe_drops_the_widths_of_the_one_it_extends(tmp_path):
     assert recipe.quantization == QuantizationConfig() and recipe.export.threshold_margin == 0.5
     with pytest.raises(ConfigError, match=r"expected no export\.bits"):
         load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n[export]\nbits = [[4, 8]]\n", below))
+    rounding = MINIMAL + "[export]\nrounding_examples = 7\n"
+    assert load_recipe(extending(tmp_path, EXTENDING, rounding)).export.rounding_examples == 7
+    quantized = load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n", rounding))
+    assert quantized.export == ExportConfig()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +201,11 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         ("[model]\nkeywords = ['a']\nlayers = 3\n", "expected model.layers to be a list"),
         ("[model]\nkeywords = ['a']\nlayers = [3]\n", r"expected model.layers\[0\] to be a table, got 3"),
         (MINIMAL + "[export]\nbits = [[8, 9]]\n", r"expected export.bits to be pairs of 2 to 8 bits, got \(8, 9\)"),
+        (MINIMAL + "[export]\nrounding_examples = -1\n", "expected export.rounding_examples >= 0, got -1"),
+        (
+            QUANTIZED + "[export]\nrounding_examples = 9\n",
+            r"expected no export.rounding_examples beside \[quantization\], whose model is written in the widths",
+        ),
         (MINIMAL + "[export]\nbits = [4]\n", "expected export.bits to be pairs of 2 to 8 bits, got 4"),
         (MINIMAL + "[export]\nnoise_snrs_db = ['10']\n", "expected export.noise_snrs_db to be numbers of dB, got '10'"),
         (MINIMAL + "[export]\nearly_stopping = 1\n", "expected export.early_stopping to be bool, got 1"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from synthetic_corpus import KEYWORDS, write_part
 
+from streamkws.audio import read_audio
 from streamkws.detector import detect
 from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.model_file import load_model
@@ -297,6 +298,12 @@ def test_export_writes_models_that_load_and_agree(place, corpus, capsys):
         assert model.thresholds.keys() == set(KEYWORDS)
         hits = detect(corpus / "dev" / "speech" / "0.flac", model)
         assert not list(hits)
+    assert [model.config.provenance.get("rounding", "") for model in models] == [
+        "", "", "codes chosen on 1,000 training examples"
+    ]  # fmt: skip
+    spoken = models[0].front_end().push(read_audio(corpus / "dev" / "speech" / "0.flac"))
+    heard = [model.new_state().push(spoken) for model in (models[0], models[2], models[0].quantize(4, 8))]
+    assert np.std(heard[1] - heard[0]) < np.std(heard[2] - heard[0])
     best = export(place / "runs" / "chirps" / "best.pt", place / "best", corpus)[0]
     recipe = place / "runs" / "chirps" / "recipe.toml"
     text = recipe.read_text()

@@ -6,10 +6,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamkws.cli.arguments import Commands, json_lines, load_model, new_model_path, out
-from streamkws.cli.output import complain, table
+from streamkws.cli.output import Bar, complain, table
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def add_to(commands: Commands) -> None:
         "quantize",
         "quantize a float32 model to integer codes, without training",
         "streamkws quantize wakewords.f32 --weights 4 --activations 8",
+        "streamkws quantize wakewords.f32 --weights 2 --activations 8 --recordings words/ --recordings office.ogg",
         "streamkws quantize mine.f32.safetensors --weights 8,4,4,8 --activations 8 --out small.safetensors",
         "streamkws quantize mine.f32.safetensors --weights 32,4,4,32 --activations 32,8,8,32",
     )
@@ -43,6 +46,15 @@ def add_to(commands: Commands) -> None:
             metavar="BITS",
             help=f"bits of {what}, 2 to 8, or 32 for float32: for all layers, or one for each with commas between",
         )
+    quantize.add_argument(
+        "--recordings",
+        action="append",
+        default=[],
+        metavar="DIR|FILE",
+        help="choose the codes on this audio, so that what the network says of it changes least: the keywords, said by "
+        "several people, and other sounds, a minute or more; may be repeated (without it, each weight is rounded by "
+        "itself, which costs more accuracy below 8 bits)",
+    )
     out(quantize, "<name>.<widths>.safetensors")
     quantize.add_argument("--json", action="store_true", help="print a JSON object")
 
@@ -103,6 +115,8 @@ def _weight_errors(model: Model) -> dict[int | None, Sequence[tuple[float, float
 
 def _layer_table(model: Model) -> str:
     """Draw the layers with their shapes, sizes and weight quantization errors."""
+    from streamkws.model import ROUNDING
+
     errors = _weight_errors(model)
     header = ["layer", "taps", "dilation", "activation", "bits", "bytes"]
     for bits in errors:
@@ -125,6 +139,8 @@ def _layer_table(model: Model) -> str:
     ]
     if (None, None) in [pair for pairs in errors.values() for pair in pairs]:
         lines.append("-: not recorded in the model file")
+    if ROUNDING in model.config.provenance:
+        lines.append("the codes were chosen by what the layers put out: the weights change more, and that changes less")
     return "\n".join(lines)
 
 
@@ -149,6 +165,7 @@ def _layer_facts(model: Model) -> list[dict[str, object]]:
 
 
 def _quantize(arguments: argparse.Namespace) -> int:
+    from streamkws.model import ROUNDING
     from streamkws.model_file import model_path, save_model
 
     full = load_model(arguments.model)
@@ -156,7 +173,10 @@ def _quantize(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"expected a float32 model, got {full.config.bits}: quantize the f32 model {arguments.model} was made from"
         )
-    model = full.quantize(arguments.weights, arguments.activations)
+    if arguments.recordings:
+        model = _quantize_on(full, arguments)
+    else:
+        model = full.quantize(arguments.weights, arguments.activations)
     if model.config.is_float:
         raise ConfigError("expected at least one layer of 2 to 8 bits, got 32 for all")
     path = new_model_path(arguments, model.name)
@@ -166,11 +186,30 @@ def _quantize(arguments: argparse.Namespace) -> int:
         complain(f"the thresholds are those calibrated for {full.name}; streamkws evaluate shows how they do")
     if arguments.json:
         facts = {"path": str(path), "name": model.name, "file_bytes": n_bytes, "float_file_bytes": n_full_bytes}
+        facts |= {"rounding": model.config.provenance[ROUNDING]} if arguments.recordings else {}
         print(json.dumps(facts | {"layers": _layer_facts(model)}))
         return 0
     print(f"{path}: {n_bytes:,} bytes, {100 * n_bytes / n_full_bytes:.0f} % of {full.name}'s {n_full_bytes:,}\n")
+    if arguments.recordings:
+        print(f"{model.config.provenance[ROUNDING]}\n")
     print(_layer_table(model))
     return 0
+
+
+def _quantize_on(full: Model, arguments: argparse.Namespace) -> Model:
+    """The model with its codes chosen on recordings, and a word on them in its provenance."""
+    from streamkws.evaluation.examples import read_examples
+    from streamkws.model import ROUNDING
+
+    model = full.quantize(arguments.weights, arguments.activations)  # so that widths are refused before audio is read
+    with Bar() as bar:
+        examples = read_examples(model, [Path(place) for place in arguments.recordings], bar.show)
+    for line in examples.skipped:
+        complain(f"skipped {line}")
+    model = full.quantize(arguments.weights, arguments.activations, examples=examples.log_mels)
+    files = "1 file" if examples.n_files == 1 else f"{examples.n_files} files"
+    text = f"codes chosen on {examples.seconds:.0f} s of audio in {files}, {date.today().isoformat()}"
+    return model.with_settings(provenance={ROUNDING: text})
 
 
 def _shipped(as_json: bool) -> int:

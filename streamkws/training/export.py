@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from streamkws.evaluation.det import CLEAN, calibrate, evaluate_models
-from streamkws.model import Model
+from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
+from streamkws.quantization import MAX_BITS
+from streamkws.training.dataset import ExampleMaker
 from streamkws.training.network import load_network
-from streamkws.training.recipe import load_recipe
+from streamkws.training.recipe import Recipe, load_recipe
 
 
 def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | None = None) -> list[Path]:
@@ -19,19 +24,29 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     the widths it was trained for, <name>.<bits>.safetensors.
 
     run_folder: a run folder (its latest checkpoint is used, or as export.early_stopping says) or a checkpoint in one.
-    corpus: replaces the recipe's data.corpus, on whose validation part the thresholds are set.
+    corpus: replaces the recipe's data.corpus, on whose validation part the thresholds are set, and of whose train part
+        the export.rounding_examples are made.
     Prints the relative quantization error of every tensor, and the thresholds.
     """
     place = Path(run_folder)
     recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
     chosen = "best.pt" if recipe.export.early_stopping else "checkpoint.pt"
     checkpoint = place / chosen if place.is_dir() else place
+    root = Path(recipe.data.corpus if corpus is None else corpus)
     network = load_network(checkpoint)
     settings = recipe.model.to_model_config(recipe.export.provenance)
     network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
     if network.config.is_float:
         full = Model.from_float(network.config, network.to_float_weights())
-        models = [full, *(full.quantize(*pair) for pair in recipe.export.bits)]
+        few = [pair for pair in recipe.export.bits if pair[0] < MAX_BITS]
+        examples = _examples(recipe, root, full) if few else []
+        text = f"codes chosen on {len(examples):,} training examples"
+        models = [full]
+        for pair in recipe.export.bits:
+            if pair in few and examples:
+                models.append(full.quantize(*pair, examples=examples).with_settings(provenance={ROUNDING: text}))
+            else:
+                models.append(full.quantize(*pair))
     else:
         models = [network.to_model()]
     for index, layer in enumerate(network.config.layers):
@@ -44,7 +59,6 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
         shape = f"{layer.n_outputs}x{layer.taps}x{layer.n_inputs}"
         print(f"layer {index}  {shape}  {'error ' + errors if errors else 'float32'}")
     if recipe.export.target_fa_per_h:
-        root = Path(recipe.data.corpus if corpus is None else corpus)
         snrs_db = (None, *recipe.export.noise_snrs_db)
         evaluations = evaluate_models(models, root / recipe.data.validation, snrs_db)
         for index, evaluation in enumerate(evaluations):
@@ -62,3 +76,19 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     out = Path(out_folder)
     out.mkdir(parents=True, exist_ok=True)
     return [save_model(model, out / f"{recipe.name}.{model.config.bits}.safetensors") for model in models]
+
+
+def _examples(recipe: Recipe, root: Path, model: Model) -> list[npt.NDArray[np.float32]]:
+    """The first export.rounding_examples of the recipe's training examples, as log-mel."""
+    n_examples = recipe.export.rounding_examples
+    if not n_examples:
+        return []
+    maker = ExampleMaker(
+        root / recipe.data.train,
+        model.keywords,
+        replace(recipe.data, teacher=""),
+        recipe.augment,
+        model.config.frontend,
+        recipe.training.seed,
+    )
+    return [maker.make(index).features for index in range(n_examples)]

@@ -23,6 +23,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+AFTER_TRAINING = ("bits", "rounding_examples")
+"""Entries of [export] that are not for what was trained quantized."""
+
 
 @dataclass(frozen=True)
 class HiddenLayer:
@@ -195,6 +198,8 @@ class ExportConfig:
 
     bits: weight and activation bits of each model that is quantized after training, beside the f32 one. Not with a
         [quantization] section: its training gives one model, in the widths it was trained for.
+    rounding_examples: training examples on which the weight codes of fewer than 8 bits are chosen, so that the layers'
+        outputs change least (rounding.py); 0: each weight is rounded by itself. Not with a [quantization] section.
     early_stopping: whether the model is the checkpoint that missed least on the validation part without a false accept,
         not the latest.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
@@ -207,6 +212,7 @@ class ExportConfig:
     """
 
     bits: tuple[tuple[int, int], ...] = ((8, 8), (4, 8))
+    rounding_examples: int = 1000
     early_stopping: bool = False
     target_fa_per_h: float = 0.5
     noise_snrs_db: tuple[float, ...] = ()
@@ -220,7 +226,7 @@ class ExportConfig:
         for pair in self.bits:
             if not isinstance(pair, tuple) or len(pair) != 2 or not all(2 <= bits <= 8 for bits in pair):
                 raise ConfigError(f"expected export.bits to be pairs of 2 to 8 bits, got {pair}")
-        for name in ("target_fa_per_h", "noise_target_fa_per_h", "threshold_margin"):
+        for name in ("rounding_examples", "target_fa_per_h", "noise_target_fa_per_h", "threshold_margin"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
         for snr_db in self.noise_snrs_db:
@@ -281,8 +287,9 @@ class Recipe:
 def read_entries(path: str | Path) -> dict[str, Any]:
     """The entries of a recipe's file, upon those of the recipe that its `extends` names, seen from its own folder.
 
-    A value replaces the one below it; tables are merged, lists are not. With a [quantization] section the export.bits
-    of the recipe below are left out. Raises ConfigError for a file that cannot be read, or extends itself.
+    A value replaces the one below it; tables are merged, lists are not. With a [quantization] section export.bits and
+    export.rounding_examples of the recipe below are left out. Raises ConfigError for a file that cannot be read, or
+    extends itself.
     """
     return _read_entries(Path(path), ())
 
@@ -304,7 +311,8 @@ def _read_entries(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"expected extends to be the path of a recipe, got {extends!r}")
     below = _read_entries(path.parent / extends, (*above, path.resolve()))
     if "quantization" in entries and isinstance(below.get("export"), dict):
-        below["export"].pop("bits", None)
+        for key in AFTER_TRAINING:
+            below["export"].pop(key, None)
     entries.setdefault("name", path.stem)
     return _merged(below, entries)
 
@@ -343,10 +351,12 @@ def load_recipe(path: str | Path) -> Recipe:
     quantization = None
     if "quantization" in entries:
         quantization = _build(QuantizationConfig, _section(entries, "quantization"), "quantization")
-        if "bits" in _section(entries, "export"):
-            raise ConfigError(
-                "expected no export.bits beside [quantization], whose model is written in the widths it was trained for"
-            )
+        for key in AFTER_TRAINING:
+            if key in _section(entries, "export"):
+                raise ConfigError(
+                    f"expected no export.{key} beside [quantization], whose model is written in the widths it was "
+                    "trained for"
+                )
     return Recipe(
         name=str(entries.get("name", path.stem)),
         model=_build(NetworkConfig, model, "model"),

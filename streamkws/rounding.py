@@ -1,0 +1,139 @@
+"""Rounding with compensation: weight codes chosen by what a layer puts out, not each by its own weight.
+
+Quantization after training rounds every weight to the nearest of its column's values. The inputs of a layer are
+correlated, so that what rounding one weight does to an output the weights not yet rounded can undo. Layer by layer, on
+examples of what the model will hear:
+
+1. Inputs: the network's that is quantized up to here, as the runtime has them. Wanted: what the network in full
+   precision puts out, in its own course.
+2. The weights and biases that give it best from those inputs: least squares, held to the trained weights by a ridge.
+3. Their columns' exact min and max give lo and step, equation (1).
+4. Input by input, the one of most variance first, each weight becomes the nearest value of its column, and the weights
+   of the inputs after it take up its error as the inputs' covariance says.
+5. The biases make up for what is left of the mean.
+
+Sources: step 4 is GPTQ (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers", ICLR 2023), after the optimal brain surgeon (Hassibi and Stork 1993). Wanting the full-precision outputs
+from the quantized network's inputs is the asymmetric reconstruction of Nagel et al., "Up or Down? Adaptive Rounding for
+Post-Training Quantization", ICML 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.layers import Layer, LayerConfig
+from streamkws.quantization import Quantized, quantize, quantize_columns
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+RIDGE = 0.01
+"""Of the inputs' mean variance: how strongly the weights are held to the trained ones."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """An example on its way through the network, (T, I) vectors before a layer.
+
+    exact: the full-precision network's. quantized: those of the network that is quantized so far.
+    """
+
+    exact: F32
+    quantized: F32
+
+
+def round_layers(
+    layers: Sequence[Layer], configs: Sequence[LayerConfig], examples: Sequence[F32], stride: int
+) -> tuple[Layer, ...]:
+    """These float32 layers in the widths of configs, each column's codes chosen together; its biases change, too.
+
+    examples: (T, I) float32 each, finite: what the first layer takes in from the start of a stream on.
+    stride: of the first layer.
+    """
+    courses = [Course(example, example) for example in examples]
+    rounded = []
+    for index, (layer, config) in enumerate(zip(layers, configs, strict=True)):
+        step = stride if index == 0 else 1
+        made = layer if config.is_float else _fit(layer, config, courses, step)
+        courses = [
+            Course(_outputs(layer, course.exact, step), _outputs(made, course.quantized, step)) for course in courses
+        ]
+        rounded.append(made)
+    return tuple(rounded)
+
+
+def windows(x: F32, config: LayerConfig, stride: int) -> F32:
+    """(T, I) input vectors to what each output vector is made of, (T // stride, taps * I), the oldest tap first."""
+    padded = np.concatenate([np.zeros((config.n_slots - 1, config.n_inputs), np.float32), x])
+    newest = np.arange(stride - 1, len(x), stride)
+    seen: F32 = padded[newest[:, None] + config.dilation * np.arange(config.taps)]
+    return seen.reshape(len(newest), config.taps * config.n_inputs)
+
+
+def heard(x: F32, config: LayerConfig) -> F32:
+    """Input vectors as the layer has them: each quantized by itself, unless the layer is in float32."""
+    return x if config.is_float else quantize(x, config.activation_bits).dequantize()
+
+
+def _outputs(layer: Layer, x: F32, stride: int) -> F32:
+    """(T, I) input vectors to (T // stride, O) output vectors, before a sigmoid or softmax."""
+    config, weights = layer.config, layer.weights
+    values = weights.dequantize() if isinstance(weights, Quantized) else weights
+    x = heard(x, config)
+    y = windows(x, config, stride) @ values.reshape(config.n_outputs, -1).T + layer.bias
+    if config.residual:
+        y += x[stride - 1 :: stride]
+    return np.maximum(y, 0) if config.activation == "relu" else y
+
+
+def _fit(layer: Layer, config: LayerConfig, courses: Sequence[Course], stride: int) -> Layer:
+    """Steps 1 to 5 for one layer."""
+    trained = layer.float_weights().reshape(config.n_outputs, -1)
+    n, n_inputs = 0, trained.shape[1]
+    input_sum, wanted_sum = np.zeros(n_inputs), np.zeros(config.n_outputs)
+    squares, products = np.zeros((n_inputs, n_inputs)), np.zeros((config.n_outputs, n_inputs))
+    for course in courses:
+        wanted = windows(course.exact, config, stride) @ trained.T + layer.bias
+        x = heard(course.quantized, config)
+        if config.residual:
+            wanted += course.exact[stride - 1 :: stride] - x[stride - 1 :: stride]
+        inputs = windows(x, config, stride)
+        n += len(inputs)
+        input_sum += inputs.sum(0, dtype=np.float64)
+        wanted_sum += wanted.sum(0, dtype=np.float64)
+        squares += inputs.T @ inputs
+        products += wanted.T @ inputs
+    input_mean, wanted_mean = input_sum / n, wanted_sum / n
+    covariance = squares / n - np.outer(input_mean, input_mean)
+    ridge = RIDGE * float(np.mean(np.diag(covariance))) or 1.0
+    covariance += ridge * np.eye(n_inputs)
+    with_wanted = products / n - np.outer(wanted_mean, input_mean)
+    fitted: F64 = np.linalg.solve(covariance, (with_wanted + ridge * trained).T).T.astype(np.float64)
+    columns = fitted.astype(np.float32).reshape(config.n_outputs, config.taps, config.n_inputs)
+    nearest = quantize_columns(columns, config.weight_bits)
+    codes = _compensated(fitted, covariance, nearest).reshape(columns.shape)
+    weights = Quantized(codes, nearest.lo, nearest.step, config.weight_bits)
+    bias = wanted_mean - weights.dequantize().reshape(config.n_outputs, -1) @ input_mean
+    return Layer(config, weights, bias.astype(np.float32))
+
+
+def _compensated(weights: F64, covariance: F64, grid: Quantized) -> npt.NDArray[np.uint8]:
+    """Step 4: codes (O, n) for weights (O, n) on the columns' values, given the inputs' covariance (n, n)."""
+    order = np.argsort(-np.diag(covariance), kind="stable")
+    left = weights[:, order]
+    factor = np.linalg.cholesky(np.linalg.inv(covariance[np.ix_(order, order)])).T
+    lo, step = grid.lo.astype(np.float64), grid.step.astype(np.float64)
+    divisor = np.where(step > 0, step, 1.0)
+    levels = np.where(step > 0, 2**grid.bits - 1, 0)
+    codes = np.zeros(weights.shape, np.uint8)
+    for place, column in enumerate(order):
+        code = np.clip(np.rint((left[:, place] - lo) / divisor), 0, levels)
+        codes[:, column] = code
+        error = (left[:, place] - (lo + step * code)) / factor[place, place]
+        left[:, place + 1 :] -= np.outer(error, factor[place, place + 1 :])
+    return codes
