@@ -32,6 +32,7 @@ from streamkws import Model, load_model, shipped_models
 from streamkws.errors import ModelFileError
 from streamkws.evaluation.det import Evaluation, evaluate_scores, format_markdown, format_table
 from streamkws.evaluation.scoring import Corpus, read_corpus, score_corpus
+from streamkws.model import ROUNDING
 from streamkws.model_file import SUFFIX, model_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,7 @@ def card(model: Model, evaluation: Evaluation, when: str) -> str:
     size = model_path(model.name).stat().st_size
     keywords = ", ".join(model.keywords)
     widths = "" if c.bits == "f32" else "; every weight column and every frame's vectors have their own exact range"
+    rounding = f"; {p[ROUNDING]}" if ROUNDING in p else ""
     thresholds = ", ".join(f"{k} {v:.4g}" for k, v in model.thresholds.items())
     hop_ms = 1000 * c.frontend.hop_samples / c.frontend.sample_rate
     step_ms = 1000 * c.step_samples / c.frontend.sample_rate
@@ -103,7 +105,7 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 
 - **Network:** {len(c.layers)} causal layers, {model.n_parameters:,} parameters, a step every {step_ms:.0f} ms, hears
   {reach / 1000:.2f} s back. Input: {c.frontend.n_mels} log-mel bands every {hop_ms:.0f} ms.
-- **Widths:** {c.bits}{widths}.
+- **Widths:** {c.bits}{widths}{rounding}.
 - **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored,
   {model.resident_bytes:,} in memory; {model.float_bytes:,} in float32.
 - **Trained on:** {p.get("data", "not said")}.

@@ -14,12 +14,14 @@ from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
 from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig, padded
 from streamkws.quantization import Quantized
-from streamkws.rounding import round_layers
+from streamkws.rounding import round_layers, step_weights
 from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
 
 F32 = npt.NDArray[np.float32]
 
 FLOAT_LEVELS = 0.0
+AHEAD_S = 0.5
+"""How long before the network hears a keyword what it puts out counts as part of it, in choosing codes."""
 ROUNDING = "rounding"
 """The entry of provenance that says on what a model's codes were chosen (Model.quantize with examples)."""
 
@@ -191,7 +193,9 @@ class Model:
             if ranges != "column":
                 raise ConfigError(f'expected ranges "column" with examples, got {ranges!r}')
             inputs = [self._input(example) for example in examples]
-            layers = round_layers(self.layers, configs, inputs, self.config.frame_stride)
+            ahead = max(1, round(AHEAD_S * self.config.frontend.sample_rate / self.config.step_samples))
+            weights = [step_weights(self.new_state().push(example), ahead) for example in examples]
+            layers = round_layers(self.layers, configs, inputs, self.config.frame_stride, weights)
         else:
             layers = tuple(layer.quantize(config, ranges) for layer, config in zip(self.layers, configs, strict=True))
         errors = tuple(layer.weight_error(quantized) for layer, quantized in zip(self.layers, layers, strict=True))

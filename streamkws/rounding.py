@@ -2,9 +2,10 @@
 
 Quantization after training rounds every weight to the nearest of its column's values. The inputs of a layer are
 correlated, so that what rounding one weight does to an output the weights not yet rounded can undo. Layer by layer, on
-examples of what the model will hear:
+examples of what the model will hear, in which steps at which a keyword comes count most (else silence and other speech
+would outweigh them):
 
-1. Inputs: the network's that is quantized up to here, as the runtime has them. Wanted: what the network in full
+1. Inputs: those of the network that is quantized up to here, as the runtime has them. Wanted: what the network in full
    precision puts out, in its own course.
 2. The weights and biases that give it best from those inputs: least squares, held to the trained weights by a ridge.
 3. Their columns' exact min and max give lo and step, equation (1).
@@ -34,6 +35,8 @@ F64 = npt.NDArray[np.float64]
 
 RIDGE = 0.01
 """Of the inputs' mean variance: how strongly the weights are held to the trained ones."""
+EVERY_STEP = np.float32(0.1)
+"""What a step counts in which no keyword comes; one before a keyword heard for certain counts 1 more."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +44,49 @@ class Course:
     """An example on its way through the network, (T, I) vectors before a layer.
 
     exact: the full-precision network's. quantized: those of the network that is quantized so far.
+    weights: how much each of the layer's output vectors counts.
     """
 
     exact: F32
     quantized: F32
+    weights: F32
 
 
 def round_layers(
-    layers: Sequence[Layer], configs: Sequence[LayerConfig], examples: Sequence[F32], stride: int
+    layers: Sequence[Layer],
+    configs: Sequence[LayerConfig],
+    examples: Sequence[F32],
+    stride: int,
+    weights: Sequence[F32],
 ) -> tuple[Layer, ...]:
     """These float32 layers in the widths of configs, each column's codes chosen together; its biases change, too.
 
     examples: (T, I) float32 each, finite: what the first layer takes in from the start of a stream on.
     stride: of the first layer.
+    weights: (T // stride,) float32 each, above 0: how much each step of an example counts.
     """
-    courses = [Course(example, example) for example in examples]
+    courses = [Course(example, example, weight) for example, weight in zip(examples, weights, strict=True)]
     rounded = []
     for index, (layer, config) in enumerate(zip(layers, configs, strict=True)):
         step = stride if index == 0 else 1
         made = layer if config.is_float else _fit(layer, config, courses, step)
         courses = [
-            Course(_outputs(layer, course.exact, step), _outputs(made, course.quantized, step)) for course in courses
+            Course(_outputs(layer, one.exact, step), _outputs(made, one.quantized, step), one.weights)
+            for one in courses
         ]
         rounded.append(made)
     return tuple(rounded)
+
+
+def step_weights(posteriors: F32, ahead: int) -> F32:
+    """How much each step counts: the more, the more like a keyword the full-precision network finds what comes.
+
+    posteriors: (S, K). ahead: steps that are looked at. Returns (S,) float32.
+    """
+    best = posteriors.max(axis=1)
+    padded = np.concatenate([best, np.repeat(best[-1:], ahead - 1)])
+    weights: F32 = EVERY_STEP + np.lib.stride_tricks.sliding_window_view(padded, ahead).max(axis=1)
+    return weights.astype(np.float32)
 
 
 def windows(x: F32, config: LayerConfig, stride: int) -> F32:
@@ -94,7 +116,7 @@ def _outputs(layer: Layer, x: F32, stride: int) -> F32:
 def _fit(layer: Layer, config: LayerConfig, courses: Sequence[Course], stride: int) -> Layer:
     """Steps 1 to 5 for one layer."""
     trained = layer.float_weights().reshape(config.n_outputs, -1)
-    n, n_inputs = 0, trained.shape[1]
+    total, n_inputs = 0.0, trained.shape[1]
     input_sum, wanted_sum = np.zeros(n_inputs), np.zeros(config.n_outputs)
     squares, products = np.zeros((n_inputs, n_inputs)), np.zeros((config.n_outputs, n_inputs))
     for course in courses:
@@ -103,16 +125,17 @@ def _fit(layer: Layer, config: LayerConfig, courses: Sequence[Course], stride: i
         if config.residual:
             wanted += course.exact[stride - 1 :: stride] - x[stride - 1 :: stride]
         inputs = windows(x, config, stride)
-        n += len(inputs)
-        input_sum += inputs.sum(0, dtype=np.float64)
-        wanted_sum += wanted.sum(0, dtype=np.float64)
-        squares += inputs.T @ inputs
-        products += wanted.T @ inputs
-    input_mean, wanted_mean = input_sum / n, wanted_sum / n
-    covariance = squares / n - np.outer(input_mean, input_mean)
+        weighted = course.weights[:, None] * inputs
+        total += float(course.weights.sum())
+        input_sum += weighted.sum(0, dtype=np.float64)
+        wanted_sum += course.weights @ wanted
+        squares += weighted.T @ inputs
+        products += wanted.T @ weighted
+    input_mean, wanted_mean = input_sum / total, wanted_sum / total
+    covariance = squares / total - np.outer(input_mean, input_mean)
     ridge = RIDGE * float(np.mean(np.diag(covariance))) or 1.0
     covariance += ridge * np.eye(n_inputs)
-    with_wanted = products / n - np.outer(wanted_mean, input_mean)
+    with_wanted = products / total - np.outer(wanted_mean, input_mean)
     fitted: F64 = np.linalg.solve(covariance, (with_wanted + ridge * trained).T).T.astype(np.float64)
     columns = fitted.astype(np.float32).reshape(config.n_outputs, config.taps, config.n_inputs)
     nearest = quantize_columns(columns, config.weight_bits)

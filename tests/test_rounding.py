@@ -9,16 +9,20 @@ from streamkws import ConfigError, LayerConfig, load_model
 from streamkws.layers import Layer
 from streamkws.model_file import save_model
 from streamkws.quantization import quantize_columns
-from streamkws.rounding import round_layers, windows
+from streamkws.rounding import round_layers, step_weights, windows
 
 
-def one_layer(weights, inputs, bits=4, activation="linear", bias=0.0):
+def counts(inputs, weighted):
+    return np.ones(len(inputs), np.float32) if weighted is None else weighted
+
+
+def one_layer(weights, inputs, bits=4, bias=0.0, weighted=None):
     """A float32 layer with weights (O, I), its configuration in `bits`, and what it is rounded to on these inputs."""
     weights = np.asarray(weights, np.float32)
-    config = LayerConfig(weights.shape[1], len(weights), activation=activation)
+    config = LayerConfig(weights.shape[1], len(weights), activation="linear")
     layer = Layer(config, weights[:, None], np.full(len(weights), bias, np.float32))
     widths = replace(config, weight_bits=bits, activation_bits=8)
-    (rounded,) = round_layers([layer], [widths], [np.asarray(inputs, np.float32)], 1)
+    (rounded,) = round_layers([layer], [widths], [np.asarray(inputs, np.float32)], 1, [counts(inputs, weighted)])
     return layer, widths, rounded
 
 
@@ -56,6 +60,24 @@ def test_what_one_weight_loses_another_takes_up():
     values, nearest = (one.weights.dequantize()[0, 0] for one in (rounded, layer.quantize(widths)))
     np.testing.assert_allclose(sorted(nearest[2:]), [0.4, 0.4], atol=1e-3)
     np.testing.assert_allclose(sorted(values[2:]), [0.4, 0.6], atol=1e-3)
+
+
+def test_steps_that_count_more_change_less():
+    often, seldom = correlated(500, 24, 5), np.random.default_rng(6).standard_normal((500, 24)).astype(np.float32)
+    inputs, weights = np.concatenate([often, seldom]), np.random.default_rng(7).standard_normal((12, 24))
+    errors = []
+    for count in (0.01, 1.0, 100.0):
+        weighted = np.repeat(np.array([1.0, count], np.float32), 500)
+        layer, _, rounded = one_layer(weights, inputs, bits=3, weighted=weighted)
+        errors.append(output_error(layer, seldom, rounded.weights.dequantize(), rounded.bias))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_steps_before_a_keyword_count():
+    posteriors = np.zeros((8, 2), np.float32)
+    posteriors[4] = 0.25, 0.75
+    assert step_weights(posteriors, 3).tolist() == pytest.approx([0.1, 0.1, 0.85, 0.85, 0.85, 0.1, 0.1, 0.1])
+    assert step_weights(posteriors[4:5], 25).tolist() == pytest.approx([0.85])
 
 
 def test_the_mean_output_is_kept():

@@ -18,8 +18,8 @@ F32 = npt.NDArray[np.float32]
 
 PIECE_S = 4.0
 """Longer recordings are cut into pieces, each the start of a stream."""
-MOST_S, MOST_FILES = 600.0, 600
-"""What is used of more than that: files evenly from the list of them, and of each as much, from its beginning."""
+MOST_S, MOST_FILES = 600.0, 400
+"""Of more files, so many evenly from the list of them; of each so much of the time, or a piece, from its beginning."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_examples(model: Model, places: Sequence[Path], progress: Progress | Non
         paths += found
     paths = paths[:: -(-len(paths) // MOST_FILES)]
     frontend, rate = model.front_end(), model.config.frontend.sample_rate
-    share, piece = round(MOST_S / len(paths) * rate), round(PIECE_S * rate)
+    share, piece = round(max(MOST_S / len(paths), PIECE_S) * rate), round(PIECE_S * rate)
     log_mels: list[F32] = []
     skipped: list[str] = []
     n_files = n_samples = 0
