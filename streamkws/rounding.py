@@ -35,6 +35,8 @@ F64 = npt.NDArray[np.float64]
 
 RIDGE = 0.01
 """Of the inputs' mean variance: how strongly the weights are held to the trained ones."""
+FLOOR = 1e-9
+"""Of their mean square, besides: inputs that never vary are no measure."""
 EVERY_STEP = np.float32(0.1)
 """What a step counts in which no keyword comes; one before a keyword heard for certain counts 1 more."""
 
@@ -124,16 +126,16 @@ def _fit(layer: Layer, config: LayerConfig, courses: Sequence[Course], stride: i
         x = heard(course.quantized, config)
         if config.residual:
             wanted += course.exact[stride - 1 :: stride] - x[stride - 1 :: stride]
-        inputs = windows(x, config, stride)
+        inputs = windows(x, config, stride).astype(np.float64)  # of their squares the mean's is subtracted below
         weighted = course.weights[:, None] * inputs
         total += float(course.weights.sum())
-        input_sum += weighted.sum(0, dtype=np.float64)
+        input_sum += weighted.sum(0)
         wanted_sum += course.weights @ wanted
         squares += weighted.T @ inputs
         products += wanted.T @ weighted
     input_mean, wanted_mean = input_sum / total, wanted_sum / total
     covariance = squares / total - np.outer(input_mean, input_mean)
-    ridge = RIDGE * float(np.mean(np.diag(covariance))) or 1.0
+    ridge = (RIDGE * np.trace(covariance) + FLOOR * np.trace(squares) / total) / n_inputs or 1.0
     covariance += ridge * np.eye(n_inputs)
     with_wanted = products / total - np.outer(wanted_mean, input_mean)
     fitted: F64 = np.linalg.solve(covariance, (with_wanted + ridge * trained).T).T.astype(np.float64)

@@ -107,6 +107,17 @@ def test_silence_and_few_frames_leave_the_nearest_codes_or_better(n_frames):
     assert np.isfinite(flat.weights.dequantize()).all() and np.isfinite(flat.bias).all()
 
 
+@pytest.mark.parametrize("sound", ["silence", "clipped", "one tone"])
+def test_sound_that_says_little(full, sound):
+    t = np.arange(48000)
+    samples = {"silence": 0 * t, "clipped": np.sign(np.sin(t / 20)), "one tone": 0.1 * np.sin(t / 7)}[sound]
+    example = full.front_end().push(samples.astype(np.float32))
+    other = full.front_end().push(speechlike(48000, 5))
+    posteriors = full.quantize(4, 8, examples=[example]).new_state().push(other)
+    near, exact = (model.new_state().push(other) for model in (full.quantize(4, 8), full))
+    assert np.std(posteriors - exact) < 4 * np.std(near - exact)  # nothing is learned, and little is lost
+
+
 @pytest.mark.parametrize(("taps", "dilation", "stride"), [(1, 1, 1), (5, 1, 2), (3, 4, 1), (3, 2, 3)])
 def test_windows_are_what_the_layer_sees(taps, dilation, stride):
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from streamkws.errors import ConfigError
 if TYPE_CHECKING:
     from streamkws.model import Model
 
+FEW_S = 60.0  # less audio than this to choose codes by is remarked upon
 INFO_BITS = (8, 4)  # widths whose weight quantization error is shown of an f32 model
 
 
@@ -206,6 +207,10 @@ def _quantize_on(full: Model, arguments: argparse.Namespace) -> Model:
         examples = read_examples(model, [Path(place) for place in arguments.recordings], bar.show)
     for line in examples.skipped:
         complain(f"skipped {line}")
+    if examples.seconds < FEW_S:
+        complain(
+            f"{examples.seconds:.0f} s of audio are few to choose codes by; {FEW_S:.0f} s with the keywords will do"
+        )
     model = full.quantize(arguments.weights, arguments.activations, examples=examples.log_mels)
     files = "1 file" if examples.n_files == 1 else f"{examples.n_files} files"
     text = f"codes chosen on {examples.seconds:.0f} s of audio in {files}, {date.today().isoformat()}"
