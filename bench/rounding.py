@@ -1,6 +1,6 @@
 """What few bits cost the shipped network after training: each weight rounded by itself, and codes chosen on recordings.
 
-    python bench/rounding.py --corpus DIR            prints the table (DIR with train/ and dev/; 4 minutes of one core)
+    python bench/rounding.py --corpus DIR            prints the table (DIR with train/ and dev/; a minute)
     python bench/rounding.py --corpus DIR --write    also README.md
 
 The network is the shipped ones' twin (bench/twin), which never heard dev; the codes are chosen as `streamkws quantize
