@@ -43,14 +43,15 @@ EVERY_STEP = np.float32(0.1)
 
 @dataclass(frozen=True)
 class Course:
-    """An example on its way through the network, (T, I) vectors before a layer.
+    """An example at a layer.
 
-    exact: the full-precision network's. quantized: those of the network that is quantized so far.
-    weights: how much each of the layer's output vectors counts.
+    inputs: (T, I) as the layer has them in the network that is quantized so far.
+    wanted: (T // stride, O), what its products with their biases should come to.
+    weights: (T // stride,), how much each of these counts.
     """
 
-    exact: F32
-    quantized: F32
+    inputs: F32
+    wanted: F32
     weights: F32
 
 
@@ -67,15 +68,21 @@ def round_layers(
     stride: of the first layer.
     weights: (T // stride,) float32 each, above 0: how much each step of an example counts.
     """
-    courses = [Course(example, example, weight) for example, weight in zip(examples, weights, strict=True)]
+    exact, quantized = list(examples), list(examples)  # the inputs in full precision, and quantized so far
     rounded = []
     for index, (layer, config) in enumerate(zip(layers, configs, strict=True)):
         step = stride if index == 0 else 1
-        made = layer if config.is_float else _fit(layer, config, courses, step)
-        courses = [
-            Course(_outputs(layer, one.exact, step), _outputs(made, one.quantized, step), one.weights)
-            for one in courses
-        ]
+        quantized = [heard(x, config) for x in quantized]
+        sums = [_sums(layer, x, step) for x in exact]
+        made = layer
+        if not config.is_float:
+            courses = [
+                Course(inputs, wanted + (x - inputs)[step - 1 :: step] if config.residual else wanted, counts)
+                for inputs, wanted, x, counts in zip(quantized, sums, exact, weights, strict=True)
+            ]
+            made = _fit(layer, config, courses, step)
+        exact = [_outputs(config, y, x, step) for y, x in zip(sums, exact, strict=True)]
+        quantized = [_outputs(config, _sums(made, x, step), x, step) for x in quantized]
         rounded.append(made)
     return tuple(rounded)
 
@@ -104,14 +111,15 @@ def heard(x: F32, config: LayerConfig) -> F32:
     return x if config.is_float else quantize(x, config.activation_bits).dequantize()
 
 
-def _outputs(layer: Layer, x: F32, stride: int) -> F32:
-    """(T, I) input vectors to (T // stride, O) output vectors, before a sigmoid or softmax."""
-    config, weights = layer.config, layer.weights
-    values = weights.dequantize() if isinstance(weights, Quantized) else weights
-    x = heard(x, config)
-    y = windows(x, config, stride) @ values.reshape(config.n_outputs, -1).T + layer.bias
-    if config.residual:
-        y += x[stride - 1 :: stride]
+def _sums(layer: Layer, x: F32, stride: int) -> F32:
+    """(T, I) input vectors, as the layer has them, to its products with their biases, (T // stride, O)."""
+    weights = layer.weights.dequantize() if isinstance(layer.weights, Quantized) else layer.weights
+    return windows(x, layer.config, stride) @ weights.reshape(len(weights), -1).T + layer.bias
+
+
+def _outputs(config: LayerConfig, sums: F32, x: F32, stride: int) -> F32:
+    """The output vectors of these sums of (T, I) input vectors, before a sigmoid or softmax."""
+    y = sums + x[stride - 1 :: stride] if config.residual else sums
     return np.maximum(y, 0) if config.activation == "relu" else y
 
 
@@ -122,17 +130,15 @@ def _fit(layer: Layer, config: LayerConfig, courses: Sequence[Course], stride: i
     input_sum, wanted_sum = np.zeros(n_inputs), np.zeros(config.n_outputs)
     squares, products = np.zeros((n_inputs, n_inputs)), np.zeros((config.n_outputs, n_inputs))
     for course in courses:
-        wanted = windows(course.exact, config, stride) @ trained.T + layer.bias
-        x = heard(course.quantized, config)
-        if config.residual:
-            wanted += course.exact[stride - 1 :: stride] - x[stride - 1 :: stride]
-        inputs = windows(x, config, stride).astype(np.float64)  # of their squares the mean's is subtracted below
+        inputs = windows(course.inputs, config, stride).astype(
+            np.float64
+        )  # of their squares the mean's is subtracted below
         weighted = course.weights[:, None] * inputs
         total += float(course.weights.sum())
         input_sum += weighted.sum(0)
-        wanted_sum += course.weights @ wanted
+        wanted_sum += course.weights @ course.wanted
         squares += weighted.T @ inputs
-        products += wanted.T @ weighted
+        products += course.wanted.T @ weighted
     input_mean, wanted_mean = input_sum / total, wanted_sum / total
     covariance = squares / total - np.outer(input_mean, input_mean)
     ridge = (RIDGE * np.trace(covariance) + FLOOR * np.trace(squares) / total) / n_inputs or 1.0

@@ -66,7 +66,7 @@ class DataConfig:
     wakewords, impulse_responses: names of folders of a part.
     exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples. A name with a slash
-        is the folder of a set outside the corpus, such as "runs/made" (bench/listening.py --make).
+        is the folder of a set outside the corpus, such as "runs/mined" (bench/mine.py).
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
     keyword_share, partial_share, collage_share: parts of the examples that are keywords, pieces of keywords, and short
