@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+from streamkws import AudioError, FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -66,6 +66,13 @@ def speechlike(n_samples, seed=0):
     tone = np.sin(2 * np.pi * np.cumsum(200 + 400 * (1 + np.sin(2 * np.pi * 1.3 * t))) / 16000)
     x = envelope * (0.3 * tone + 0.1 * rng.standard_normal(n_samples)) + 1e-3 * rng.standard_normal(n_samples)
     return (0.5 * x / np.abs(x).max()).astype(np.float32)
+
+
+def refused(make):
+    """Return the text of the AudioError that a call raises."""
+    with pytest.raises(AudioError) as error:
+        make()
+    return str(error.value)
 
 
 def run_python(script, **environment):

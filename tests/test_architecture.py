@@ -48,6 +48,10 @@ LEVELS = [
     {"listener"},
     {"detector", "model_file"},
     {"model", "sources"},
+    {"sources.microphone"},
+    {"sources.files", "sources.recording"},
+    {"sources.devices"},
+    {"sources.portaudio"},
     {"rounding"},
     {"layers", "frontend", "smoother"},
     {"quantization", "audio", "kernels"},
@@ -57,7 +61,7 @@ LEVELS = [
 
 ONLY = {
     "torch": "training.",
-    "sounddevice": "sources",
+    "sounddevice": "sources.portaudio",
     "matplotlib": "evaluation.plots",
     "wyoming": "server",
     "dask": "scan",
