@@ -33,6 +33,10 @@ LEVELS = [
         "evaluation.examples",
         "evaluation.plots",
     },
+    {"server.server"},
+    {"server.client", "server.announce"},
+    {"server.inbox", "server.stream", "server.detectors", "server.transport"},
+    {"server.config", "server.framing"},
     {"training.recipe", "training.ensemble"},
     {"training.network", "training.dataset", "evaluation.det"},
     {
@@ -63,7 +67,7 @@ ONLY = {
     "torch": "training.",
     "sounddevice": "sources.portaudio",
     "matplotlib": "evaluation.plots",
-    "wyoming": "server",
+    "wyoming": "server.",
     "dask": "scan",
 }
 NOT_LOADED = (*ONLY, "scipy.fftpack", "soundfile", "soxr", "python_speech_features", "rich", "safetensors")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import random_model, run_python
-from test_cli import KEYWORDS, RATE, tones, tones_model
+from tones import KEYWORDS, RATE, tones, tones_model
 
 from streamkws import cli
 from streamkws.audio import read_audio
