@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, choice, json_lines, new_detector
+from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
 from streamkws.cli.output import RESULTS, json_line
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def add_to(commands: Commands) -> None:
         "streamkws demo --realtime",
     )
     demo.add_argument("--realtime", action="store_true", help="at the speed of speech")
-    choice(demo)
-    json_lines(demo)
+    add_model_options(demo)
+    add_json_option(demo)
 
 
 @dataclass
