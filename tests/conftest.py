@@ -7,9 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import settings
+from tones import RATE, tones, tones_model
 
-from streamkws import AudioError, FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+from streamkws import (
+    AudioError,
+    Detector,
+    FloatWeights,
+    FrontEndConfig,
+    LayerConfig,
+    Model,
+    ModelConfig,
+    SmootherConfig,
+    cli,
+    save_model,
+)
 
 BENCH = Path(__file__).parent.parent / "bench"
 
@@ -93,3 +106,57 @@ def bench_module(monkeypatch):
     """Imports a module of bench/ by its name."""
     monkeypatch.syspath_prepend(str(BENCH))
     return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory):
+    """tones_model's file."""
+    path = tmp_path_factory.mktemp("model") / "tones.f32.safetensors"
+    model = tones_model()
+    save_model(model, path)
+    Detector(model)  # compiles the kernels, if nobody has yet
+    return str(path)
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """Write the tones of keywords into a file and return its path."""
+
+    def write(name, *keywords):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tones(*keywords), RATE)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command in this process; return its exit code, standard output and standard error."""
+    monkeypatch.setattr(cli.output, "SLOW_START_S", 600.0)  # a busy machine adds no line to standard error
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def start():
+    """Start a command in a process of its own."""
+    processes = []
+
+    def popen(*arguments):
+        command = [sys.executable, "-m", "streamkws", *arguments]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
+        return processes[-1]
+
+    yield popen
+    for process in processes:
+        process.kill()
+        process.communicate()

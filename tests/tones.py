@@ -1,6 +1,9 @@
-"""Two tones as keywords, a model that knows them, and what a slow start says."""
+"""Two tones as keywords, a model that detects them, and how to read what the commands print."""
 
 from __future__ import annotations
+
+import json
+from typing import Any
 
 import numpy as np
 
@@ -55,3 +58,12 @@ def tones_model(n_copies: int = 0) -> Model:
         biases=(*[np.zeros(n_mels, np.float32)] * n_copies, np.full(2, -3, np.float32)),
     )
     return Model.from_float(config, weights)
+
+
+def messages(err: bytes) -> list[str]:
+    """What a process wrote to standard error, but that it started slowly."""
+    return [line for line in err.decode().splitlines() if line != SLOW_START]
+
+
+def hits(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
