@@ -1,4 +1,4 @@
-"""server.framing: messages that break the protocol, and audio that is none."""
+"""server.framing: messages that break the protocol or its limits, and what clients are told about them."""
 
 from __future__ import annotations
 
