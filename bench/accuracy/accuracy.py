@@ -1,14 +1,13 @@
-"""Misses and false accepts on a corpus; writes the README's tables and the model cards.
+"""Misses and false accepts on a corpus; writes tables of bench/README.md and the model cards.
 
-What ships learned from dev's recordings of the keywords, too (data.also_keywords), so that its misses there would say
-nothing. Those of its twin do, in bench/twin: the same recipe without them (bench/wakewords-twin.toml).
+Measured are the held-out models, which did not learn from dev (bench/models.py); the cards are of those that ship.
 
-    python bench/accuracy.py --corpus DIR            prints the tables (DIR as `streamkws evaluate` takes it)
-    python bench/accuracy.py --corpus DIR --peers    other wake-word engines too, on the same audio
-    python bench/accuracy.py --corpus DIR --write    also README.md, models/*.md and bench/accuracy.json
-    python bench/accuracy.py --corpus DIR --plot     also bench/accuracy.svg and accuracy_peers.svg, the DET curves
-    python bench/accuracy.py --corpus DIR --json F   the figures; - is standard output, instead of the tables
-    python bench/accuracy.py --corpus DIR --twin models/wakewords     other models than the twin: models/wakewords.*
+    python bench/accuracy/accuracy.py --corpus DIR            print the tables (DIR as `streamkws evaluate` takes it)
+    python bench/accuracy/accuracy.py --corpus DIR --peers    other wake-word engines too, on the same audio
+    python bench/accuracy/accuracy.py --corpus DIR --write    also bench/README.md, models/*.md and accuracy.json
+    python bench/accuracy/accuracy.py --corpus DIR --plot     also the DET curves, accuracy.svg and accuracy_peers.svg
+    python bench/accuracy/accuracy.py --corpus DIR --json F   the figures; - is standard output, instead of the tables
+    python bench/accuracy/accuracy.py --corpus DIR --held-out PATH    measure PATH.f32, PATH.w8a8 and PATH.w4a8 instead
 
 Misses are counted clean, in every kind of noise and in rooms. Files as stored and weights as held in memory are
 measured in the same run. Peers are installed into runs/peers once.
@@ -16,7 +15,6 @@ measured in the same run. Peers are installed into runs/peers once.
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,68 +22,34 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import accuracy_conditions
-import accuracy_peers
-from peers import PEERS, PeerError
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench.accuracy import accuracy_conditions
+from bench.models import HELD_OUT, WIDTHS, load_widths
+from bench.peers import accuracy_peers
+from bench.peers.peers import PEERS, PeerError
+from bench.report import ROOT, machine, markdown, write_section
 from streamkws import Model, load_model, shipped_models
-from streamkws.errors import ModelFileError
 from streamkws.evaluation.det import Evaluation, evaluate_scores, format_markdown, format_table
 from streamkws.evaluation.scoring import Corpus, read_corpus, score_corpus
 from streamkws.model import ROUNDING
-from streamkws.model_file import SUFFIX, model_path
+from streamkws.model_file import model_path
 
-ROOT = Path(__file__).resolve().parent.parent
-WIDTHS = ("f32", "w8a8", "w4a8")
-TWIN = ROOT / "bench" / "twin" / "wakewords-twin"
-
-
-def load_twins(path: Path = TWIN) -> list[Model]:
-    """The models <path>.<widths>, in the order of WIDTHS; the program ends where one is missing."""
-    try:
-        return [load_model(f"{path}.{bits}{SUFFIX}") for bits in WIDTHS]
-    except ModelFileError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
-
-
-def machine() -> str:
-    """The CPU as the operating system names it, and the versions that matter."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        name = next((value.strip() for key, value in fields.items() if key.strip() == "model name"), name)
-    import numba
-
-    return f"{name}, Python {platform.python_version()}, numba {numba.__version__}"
+FIGURES = ROOT / "bench" / "accuracy" / "accuracy.json"
 
 
 def sizes_markdown(models: list[Model]) -> str:
     """Bytes of each model, stored and in memory, against float32."""
-    lines = [
-        "| model | parameters | file | of f32 | weights and tables stored | saved | held in memory | saved |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    header = ["model", "parameters", "file", "of f32", "weights and tables stored", "saved", "held in memory", "saved"]
+    rows = []
     full = model_path(models[0].name).stat().st_size
     for model in models:
         size = model_path(model.name).stat().st_size
         saved, held = (1 - n / model.float_bytes for n in (model.stored_bytes, model.resident_bytes))
-        lines.append(
-            f"| {model.name} | {model.n_parameters:,} | {size:,} B | {size / full:.1%} | {model.stored_bytes:,} B | "
-            f"{saved:.1%} | {model.resident_bytes:,} B | {max(0, held):.1%} |"
-        )
-    return "\n".join(lines)
-
-
-def replace_section(path: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers <!-- name --> and <!-- /name --> of a file."""
-    content = path.read_text(encoding="utf-8")
-    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if content.count(start) != 1 or content.count(end) != 1:
-        sys.exit(f"accuracy.py: expected one {start} and one {end} in {path.name}")
-    before, rest = content.split(start)
-    after = rest.split(end)[1]
-    path.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+        file = [f"{size:,} B", f"{size / full:.1%}"]
+        memory = [f"{model.stored_bytes:,} B", f"{saved:.1%}", f"{model.resident_bytes:,} B", f"{max(0, held):.1%}"]
+        rows.append([model.name, f"{model.n_parameters:,}", *file, *memory])
+    return markdown(header, rows)
 
 
 def card(model: Model, evaluation: Evaluation, when: str) -> str:
@@ -119,8 +83,8 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 
 Waking a voice application on a device, beside other work. It learned from a few dozen recorded speakers of each word,
 mostly adults speaking English into close microphones, and from synthesized ones: speakers unlike those are missed more
-often, and some on most tries (the figures by speaker are in bench/accuracy.json). It is not made for deciding anything
-about a person, and not for transcribing.
+often, and some on most tries (the figures by speaker are in bench/accuracy/accuracy.json). It is not made for deciding
+anything about a person, and not for transcribing.
 
 ## Figures on dev ({when})
 
@@ -146,15 +110,9 @@ def measure_peers(
     return results, missing
 
 
-def figures_path() -> Path:
-    """Where the figures are written."""
-    return ROOT / "bench" / "accuracy.json"
-
-
 def written_before() -> dict[str, Any]:
     """The figures that an earlier run wrote; {} where there are none."""
-    path = figures_path()
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
 
 
 def kept_peers(hours: float) -> tuple[list[accuracy_peers.Result], list[str], str]:
@@ -173,17 +131,16 @@ def write(
     sections: dict[str, str],
     figures: dict[str, Any],
 ) -> None:
-    """Write README.md's sections, the model cards and bench/accuracy.json; peers not asked for this time stay."""
-    command = (
-        f"python bench/accuracy.py --corpus <corpus>/{corpus_name}{' --peers' if 'peers' in figures else ''} --write"
-    )
+    """Write the tables, the model cards and accuracy.json, where the figures of peers not asked for this time stay."""
+    peers = " --peers" if "peers" in figures else ""
+    command = f"python bench/accuracy/accuracy.py --corpus <corpus>/{corpus_name}{peers} --write"
     where = f"Written by `{command}` on {figures['date']} ({figures['machine']})."
     for name, text in sections.items():
-        replace_section(ROOT / "README.md", name, text if name == "sizes" else f"{text}\n\n{where}")
+        write_section(name, text if name == "sizes" else f"{text}\n\n{where}")
     for model, evaluation in zip(models, evaluations, strict=True):
         text = card(model, evaluation, figures["date"]).replace(evaluation.corpus, corpus_name)
         (ROOT / "models" / f"{model.name}.md").write_text(text, encoding="utf-8")
-    figures_path().write_text(json.dumps({**written_before(), **figures}) + "\n", encoding="utf-8")
+    FIGURES.write_text(json.dumps({**written_before(), **figures}) + "\n", encoding="utf-8")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -192,18 +149,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as corpus/dev")
     parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
     parser.add_argument(
-        "--twin",
-        default=TWIN,
+        "--held-out",
+        default=HELD_OUT,
         type=Path,
         metavar="PATH",
-        help="the models that are measured, a path without widths (default: bench/twin/wakewords-twin)",
+        help="the models that are measured, a path without widths (default: those in bench/accuracy/held_out)",
     )
     parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
                         help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
     parser.add_argument("--core", type=int, help="the core that peers run on (default: any)")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output, instead of the tables")
-    parser.add_argument("--write", action="store_true", help="write README.md, model cards and bench/accuracy.json")
-    parser.add_argument("--plot", action="store_true", help="write bench/accuracy*.svg (extra: plot)")
+    parser.add_argument("--write", action="store_true", help="write the tables, model cards and accuracy.json")
+    parser.add_argument("--plot", action="store_true", help="write the pictures (extra: plot)")
     arguments = parser.parse_args()
     arguments.peers = [name for name in arguments.peers.split(",") if name]
     unknown = sorted(set(arguments.peers) - set(PEERS))
@@ -220,11 +177,11 @@ def main() -> None:
     if absent:
         sys.exit(f"accuracy.py: no such shipped model: {', '.join(absent)}")
     models = [load_model(name) for name in names]
-    twins = load_twins(arguments.twin)
-    corpus = read_corpus(arguments.corpus, twins[0].keywords)
-    scored = score_corpus(twins, corpus)
-    evaluations = [evaluate_scores(model, scored, m) for m, model in enumerate(twins)]
-    in_conditions = accuracy_conditions.measure(twins, evaluations, scored, corpus)
+    held_out = load_widths(arguments.held_out)
+    corpus = read_corpus(arguments.corpus, held_out[0].keywords)
+    scored = score_corpus(held_out, corpus)
+    evaluations = [evaluate_scores(model, scored, m) for m, model in enumerate(held_out)]
+    in_conditions = accuracy_conditions.measure(held_out, evaluations, scored, corpus)
     today = when = date.today().isoformat()
     if arguments.peers:
         peers, missing = measure_peers(arguments.peers, corpus, arguments.core)
@@ -257,9 +214,9 @@ def main() -> None:
     if arguments.plot:
         from streamkws.evaluation.plots import draw_det, save
 
-        save(draw_det(evaluations), ROOT / "bench" / "accuracy.svg")
+        save(draw_det(evaluations), FIGURES.with_suffix(".svg"))
         if peers:
-            accuracy_peers.draw(engines, ROOT / "bench" / "accuracy_peers.svg")
+            accuracy_peers.draw(engines, ROOT / "bench" / "peers" / "accuracy_peers.svg")
     if arguments.write:
         write(arguments.corpus.name, models, evaluations, sections, figures)
 

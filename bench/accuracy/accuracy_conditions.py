@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quantization_report import markdown
-
+from bench.report import markdown
 from streamkws import Model
 from streamkws.evaluation.det import CLEAN, Evaluation, count_misses
 from streamkws.evaluation.scoring import ROOM_SET, Condition, Corpus, ScoredCorpus, audio_files, score_recordings

@@ -1,18 +1,18 @@
 """Cross-validation over the speakers of train and dev: what a training recipe is worth on voices it has not heard.
 
-    python bench/crossval.py --corpus DIR                        the baseline, then every variant; prints the tables
-    python bench/crossval.py --corpus DIR --only baseline        one of them
-    python bench/crossval.py --corpus DIR --recipe mine.toml --network recipe --steps 6000    a recipe's own network
-    python bench/crossval.py --corpus DIR --network recipe --only baseline --write    README.md's table too
-    python bench/crossval.py                                     the tables of what has been done
+    python bench/accuracy/crossval.py --corpus DIR                    the baseline, then every variant; print the tables
+    python bench/accuracy/crossval.py --corpus DIR --only baseline    one of them
+    python bench/accuracy/crossval.py --corpus DIR --recipe mine.toml --network recipe --steps 6000    of this recipe
+    python bench/accuracy/crossval.py --corpus DIR --network recipe --only baseline --write    also bench/README.md
+    python bench/accuracy/crossval.py                                 the tables of what has been done
 
-The speakers of dev and train are dealt into folds, alike in keywords; a network is trained for each fold on the other
-folds' speakers and train's negatives, and judged on its own speakers and dev's negatives, which no network is trained
-on. Clips without a speaker label are dealt in tens: one person may be in two folds, so their misses are a lower bound.
-Thresholds are set for each network on clean negatives, once for all conditions; misses are pooled over the folds.
+The speakers of dev and train are dealt into folds, alike in keywords. For each fold a network is trained on the other
+folds' speakers and train's negatives, and judged on the fold's own speakers and dev's negatives, which no network is
+trained on. Clips without a speaker label are dealt in tens: one person may be in two folds, so their misses are a lower
+bound. Thresholds are set for each network on clean negatives, once for all conditions; misses are pooled over folds.
 
-The proxy network (100 thousand parameters, a step every 30 ms, as in bench/quantization.py) is for comparing recipes.
-Every training is a job of its own, kept in runs/crossval; a call goes on where the last one stood.
+The proxy network (100 thousand parameters, a step every 30 ms, as in bench/quantization) is for comparing recipes.
+Every training is a job of its own, kept in runs/crossval; another call continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cached_training
 import numpy as np
 import numpy.typing as npt
 import torch
-from accuracy import ROOT, replace_section
-from crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
-from crossval_variants import VARIANTS, Variant
-from crossval_voices import read_voices, write_voices
-from quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
-from speed import written_by
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.accuracy.crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
+from bench.accuracy.crossval_variants import VARIANTS, Variant
+from bench.accuracy.crossval_voices import read_voices, write_voices
+from bench.quantization.quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
+from bench.report import ROOT, write_section, written_by
+from bench.research import cached_training
 from streamkws import Model
 from streamkws.audio import read_audio
 from streamkws.evaluation.det import CLEAN, Evaluation, evaluate_scores
@@ -452,7 +453,7 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", metavar="NAMES", help="only these variants, separated by commas")
     parser.add_argument("--json", action="store_true", help="print the pooled figures as JSON")
-    parser.add_argument("--write", action="store_true", help="write README.md's table")
+    parser.add_argument("--write", action="store_true", help="write the table in bench/README.md")
     arguments = parser.parse_args()
     if arguments.write and arguments.json:
         parser.error("--write is not for --json")
@@ -485,7 +486,7 @@ def main() -> None:
             f"folds together, seed {recipe.training.seed}; w4a8 is quantized after training unless said otherwise."
         )
         note = " ".join([note, *(f"{one.name}: {one.described}." for one in chosen if one.described), written_by()])
-        replace_section(ROOT / "README.md", "crossval", f"{text}\n- {note}")
+        write_section("crossval", f"{text}\n- {note}")
 
 
 if __name__ == "__main__":

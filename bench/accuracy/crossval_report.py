@@ -1,4 +1,4 @@
-"""Tables of bench/crossval.py, from its results alone.
+"""Tables of bench/accuracy/crossval.py, from its results alone.
 
 A result is what one network did on one fold: for each keyword the lowest thresholds that gave at most 0, 1, 2, ...
 false accepts on the clean negatives, and for each take its highest score in every condition. A take is missed at a
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from quantization_report import markdown
+
+from bench.report import markdown
 
 Result = dict[str, Any]
 

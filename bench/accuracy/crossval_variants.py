@@ -1,6 +1,6 @@
-"""The variants of the recipe that bench/crossval.py compares: each changes one thing of the baseline.
+"""The variants of the recipe that bench/accuracy/crossval.py compares: each changes one thing of the baseline.
 
-bench/experiments.md says what came of them; its older tables are of the recipe as it was then, without a teacher and
+The results are in bench/research/experiments.md. Its older tables are of an earlier recipe: without a teacher and
 synthesized speakers, in float32, with the word where speech_region finds it.
 """
 
@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantization_tasks import WakeWords
-
+from bench.quantization.quantization_tasks import WakeWords
 from streamkws.training.fake_quant import QuantizationConfig
 
 
@@ -80,8 +79,8 @@ MINED = {
     "synthetic": "runs/synthetic-accents",
     "negatives": {**RECORDED_NEGATIVES, "synthetic": 1.5, "runs/mined-made": 0.8},
 }
-"""Speakers with accents, and what bench/mine.py found in made sound and synthesized phrases (--foreign 0), without the
-numbers in other languages that models/wakewords-mined.toml has, too."""
+"""Speakers with accents, and what `streamkws mine` found in made sound and synthesized phrases (--foreign 0), without
+the numbers in other languages that the shipped recipe has, too."""
 
 VARIANTS = (
     Variant("baseline"),

@@ -1,4 +1,4 @@
-"""Other wake-word engines on the corpus of bench/accuracy.py: misses, false accepts, tables and the DET picture.
+"""Other wake-word engines on the corpus of accuracy.py: misses, false accepts, tables and the DET picture.
 
 Every engine hears the very samples that streamkws hears, as int16: each recording of its keywords by itself, between
 1 s of faint noise, clean and with noise at 10 dB, and each negative file by itself, without added noise. A detection
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from peers import I16, PEERS, Engine, Hit
-from quantization_report import markdown
 
+from bench.peers.peers import I16, PEERS, Engine, Hit
+from bench.report import markdown
 from streamkws.audio import read_audio
 from streamkws.evaluation.det import AFTER_S, BEFORE_S, CLEAN, ZERO_COUNT_BOUND, Evaluation
 from streamkws.evaluation.latency import as_int16

@@ -1,6 +1,6 @@
 """Other engines beside streamkws, each in an environment of its own, all on one core and in one run.
 
-    from peers import PEERS, Peer, PeerError
+    from bench.peers.peers import PEERS, Peer, PeerError
 
     with PEERS["porcupine"].start(core=1) as engine:
         timing, period = engine.time_blocks(samples, n_blocks=1000)
@@ -8,7 +8,7 @@
             ...
 
 start() makes the environment under runs/peers where it is missing (pip reaches the network then), and runs
-bench/peer_workers there. A peer that cannot be installed or does not start raises PeerError, one line.
+bench/peers/peer_workers there. A peer that cannot be installed or does not start raises PeerError, one line.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bench.report import ROOT
 from streamkws.audio import read_audio
+from streamkws.errors import MissingExtraError
 from streamkws.evaluation.latency import Timing, as_int16
+from streamkws.voices.environment import Environment
 
-BENCH = Path(__file__).resolve().parent
-ENVIRONMENTS = BENCH.parent / "runs" / "peers"
+WORKERS = ROOT / "bench" / "peers" / "peer_workers"
+ENVIRONMENTS = ROOT / "runs" / "peers"
 KEYWORDS = ("alexa", "computer", "jarvis", "smart mirror", "snowboy", "view glass")
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 I16 = npt.NDArray[np.int16]
@@ -64,37 +67,26 @@ class Peer:
         """The Python of the peer's environment, which is made where it is missing or has other requirements."""
         if not self.requirements:
             return Path(sys.executable)
-        folder = ENVIRONMENTS / self.engine
-        python, stamp = folder / "bin" / "python", folder / "requirements.txt"
-        wanted = "\n".join(self.requirements) + "\n"
-        if not (python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
-            print(f"installing {self.name} into {folder.relative_to(BENCH.parent)} ...", file=sys.stderr)
-            self._run([sys.executable, "-m", "venv", "--clear", str(folder)])
-            self._run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *self.requirements])
-            stamp.write_text(wanted, encoding="utf-8")
-        return python
+        try:
+            return Environment(self.name, ENVIRONMENTS / self.engine, self.requirements).python()
+        except MissingExtraError as error:
+            raise PeerError(str(error)) from None
 
     def worker_process(self, core: int | None = None) -> Worker:
         """Run the peer's worker, on one core."""
         return Worker(self.name, self.python(), self.worker, core)
 
     def start(self, core: int | None = None, **options: Any) -> Engine:
-        """Run the engine, on one core. options: what this engine alone understands, see bench/peer_workers."""
+        """Run the engine, on one core. options: what this engine alone understands, see bench/peers/peer_workers."""
         return Engine(self, core, options)
-
-    def _run(self, command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-            raise PeerError(f"{self.name} cannot be installed: {errors[-1][:200]}")
 
 
 class Worker:
-    """A script of bench/peer_workers in some environment, asked by lines of JSON."""
+    """A script of bench/peers/peer_workers in some environment, asked by lines of JSON."""
 
     def __init__(self, name: str, python: Path, script: str, core: int | None) -> None:
         self.name = name
-        command = [str(python), str(BENCH / "peer_workers" / script)]
+        command = [str(python), str(WORKERS / script)]
         self._process = subprocess.Popen(
             command if core is None else [*command, str(core)],
             stdin=subprocess.PIPE,

@@ -1,10 +1,10 @@
 """The paper's claims on real recordings: accuracy and bytes at every bit width, after training and quantization-aware.
 
-    python bench/quantization.py --corpus DIR            trains what is missing, prints the tables (hours on two cores)
-    python bench/quantization.py --corpus DIR --write    also README.md, bench/quantization.json and .svg
-    python bench/quantization.py                         prints the tables of bench/quantization.json
+    python bench/quantization/quantization.py --corpus DIR    train what is missing, print the tables (hours on 2 cores)
+    python bench/quantization/quantization.py --corpus DIR --write    also bench/README.md, quantization.json and .svg
+    python bench/quantization/quantization.py                 the tables of quantization.json
 
-Every training is a job of its own, kept in runs/quantization; a call goes on where the last one stood.
+Every training is a job of its own, kept in runs/quantization; another call continues where the last one stopped.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import cached_training
 import numpy as np
 import torch
-from accuracy import ROOT, machine, replace_section
-from quantization_report import MEASURES, PLACES, Record, Results, draw, report
-from quantization_tasks import FRONT_END, TASKS, Cache, full_config, layers, make_cache, read_cache
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.quantization.quantization_report import MEASURES, PLACES, Record, Results, draw, report
+from bench.quantization.quantization_tasks import FRONT_END, TASKS, Cache, full_config, layers, make_cache, read_cache
+from bench.report import ROOT, machine, write_section
+from bench.research import cached_training
 from streamkws import Model
 from streamkws.model import ModelConfig
 from streamkws.training.fake_quant import QuantizationConfig
@@ -37,7 +39,7 @@ from streamkws.training.recipe import TrainingConfig
 from streamkws.training.trainer import perturbed
 
 RUNS = Path("runs") / "quantization"
-FIGURES = ROOT / "bench" / "quantization.json"
+FIGURES = ROOT / "bench" / "quantization" / "quantization.json"
 FULL = TrainingConfig(steps=3000, batch=64, learning_rate=3e-3, warmup_steps=150, average_decay=0.995)
 LONG = replace(FULL, steps=20_000, warmup_steps=500, average_decay=0.999)
 LONG_EXAMPLES = 230_400
@@ -377,7 +379,7 @@ def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int
 
 
 def read_records() -> list[Record]:
-    """Everything measured so far, here or (as bench/quantization.json has it) before, with the sizes."""
+    """Everything measured so far, here or (as quantization.json has it) before, with the sizes."""
     kept = json.loads(FIGURES.read_text(encoding="utf-8"))["records"] if FIGURES.exists() else []
     before = {tuple(record[key] for key in KEYS): record for record in kept}
     records = {}
@@ -392,7 +394,7 @@ def read_records() -> list[Record]:
 
 
 def write(results: Results) -> None:
-    """Write bench/quantization.json, the picture, and the tables in the README."""
+    """Write quantization.json, the picture, and the tables in bench/README.md."""
     kept = {
         "date": date.today().isoformat(),
         "machine": machine(),
@@ -409,10 +411,11 @@ def write(results: Results) -> None:
         for job in jobs()
         if any((job.task, job.network, job.size, job.seed, one.name) not in known for one in job.variants)
     ]
-    note = f"Written by `python bench/quantization.py --corpus <corpus> --write` on {kept['date']} ({machine()})."
+    command = "python bench/quantization/quantization.py --corpus <corpus> --write"
+    note = f"Written by `{command}` on {kept['date']} ({machine()})."
     if missing:
         note += f" {len(missing)} of {len(jobs())} trainings are still to be done."
-    replace_section(ROOT / "README.md", "quantization", f"{report(results)}\n\n{note}")
+    write_section("quantization", f"{report(results)}\n\n{note}")
 
 
 def main() -> None:
@@ -420,7 +423,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
-    parser.add_argument("--write", action="store_true", help="write README.md, bench/quantization.json and .svg")
+    parser.add_argument("--write", action="store_true", help="write bench/README.md, quantization.json and .svg")
     parser.add_argument(
         "--only", default="", metavar="TEXT", help="train only what has this in its path: f32-long.pt, ..."
     )

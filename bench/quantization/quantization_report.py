@@ -1,6 +1,6 @@
-"""Tables and the picture of bench/quantization.py, from its records alone.
+"""Tables and the picture of quantization.py, from its records alone.
 
-A record is what was measured of one variant of one trained network: see the keys in bench/quantization.json.
+A record is what was measured of one variant of one trained network: see the keys in quantization.json.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bench.report import markdown
 
 Record = dict[str, Any]
 
@@ -53,13 +55,6 @@ def mean_and_spread(values: Sequence[float], digits: int = 2, sign: bool = False
         return "-"
     mean = f"{np.mean(values):{'+' if sign else ''}.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else f"{mean} (1)"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], n_text: int = 1) -> str:
-    """A Markdown table; all columns but the first n_text to the right."""
-    lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
-    lines.insert(1, "|" + "|".join("---" if column < n_text else "---:" for column in range(len(header))) + "|")
-    return "\n".join(lines)
 
 
 def _headings() -> list[str]:

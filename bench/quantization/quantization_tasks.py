@@ -1,4 +1,4 @@
-"""The two tasks of bench/quantization.py: their data as features, made once, and the figures on their dev speakers.
+"""The two tasks of quantization.py: their data as features, made once, and the figures on their dev speakers.
 
 wakewords: six keywords in streaming audio; the figure is the DET area on clean dev audio (evaluation/det.py says what
 that is). commands: the forty words of Arabic Speech Commands, one second each; the figure is the share of dev clips

@@ -1,22 +1,23 @@
 """What few bits cost the shipped network after training: each weight rounded by itself, and codes chosen on recordings.
 
-    python bench/rounding.py --corpus DIR            prints the table (DIR with train/ and dev/; a minute)
-    python bench/rounding.py --corpus DIR --write    also README.md
+    python bench/quantization/rounding.py --corpus DIR            print the table (DIR with train/ and dev/; a minute)
+    python bench/quantization/rounding.py --corpus DIR --write    also write it in bench/README.md
 
-The network is the shipped ones' twin (bench/twin), which never heard dev; the codes are chosen as `streamkws quantize
+The network is the held-out f32 model (bench/models.py). The codes are chosen as `streamkws quantize
 --recordings DIR/train/wakewords --recordings DIR/train/librispeech` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
-from accuracy import ROOT, TWIN, load_twins, replace_section
-from quantization_report import markdown
-from speed import written_by
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench.models import load_widths
+from bench.report import markdown, write_section, written_by
 from streamkws import Model
 from streamkws.evaluation.det import CLEAN, Evaluation, evaluate_scores, mean, mean_miss
 from streamkws.evaluation.examples import Examples, read_examples
@@ -32,9 +33,9 @@ def main() -> None:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, type=Path, help="corpus folder with train/ and dev/")
-    parser.add_argument("--write", action="store_true", help="write README.md's table")
+    parser.add_argument("--write", action="store_true", help="write the table in bench/README.md")
     arguments = parser.parse_args()
-    full = load_twins(TWIN)[0]
+    full = load_widths()[0]
     examples = read_examples(full, [arguments.corpus / "train" / name for name in SETS])
     near = [full.quantize(bits, 8) for bits in WIDTHS]
     chosen = [full.quantize(bits, 8, examples=examples.log_mels) for bits in WIDTHS]
@@ -45,7 +46,7 @@ def main() -> None:
     text = report(models, evaluations, examples)
     print(text)
     if arguments.write:
-        replace_section(ROOT / "README.md", "rounding", f"{text}\n- {written_by()}")
+        write_section("rounding", f"{text}\n- {written_by()}")
 
 
 def report(models: list[Model], evaluations: list[Evaluation], examples: Examples) -> str:

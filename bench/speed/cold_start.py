@@ -1,8 +1,8 @@
 """From starting Python to the first detection: seconds and memory of each stage, the first time ever and later.
 
-    python bench/cold_start.py                prints the table
-    python bench/cold_start.py --write        also writes README.md's
-    python bench/cold_start.py --json FILE    the figures; - is standard output
+    python bench/speed/cold_start.py                print the table
+    python bench/speed/cold_start.py --write        also write it in bench/README.md
+    python bench/speed/cold_start.py --json FILE    the figures; - is standard output
 
 Every start is a process of its own on one pinned core; medians of several. The first ever compiles the kernels into an
 empty cache, where later ones find them. What `import numba` alone takes stands beside it.
@@ -21,14 +21,16 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from quantization_report import markdown
-from speed import new_parser, publish
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import streamkws
+from bench.report import ROOT, markdown, publish
+from bench.speed.speed import new_parser
 from streamkws.audio import read_audio
 from streamkws.evaluation.latency import as_int16, cut
 
-WORKER = Path(__file__).resolve().parent / "peer_workers" / "cold.py"
+WORKER = ROOT / "bench" / "peers" / "peer_workers" / "cold.py"
 BLOCK_SAMPLES = 160
 STAGES = {
     "python": "Python starts",

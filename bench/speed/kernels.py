@@ -1,8 +1,8 @@
 """Dense layers and a network, float vector in to float vector out: the kernels of every width against other libraries.
 
-    python bench/kernels.py                prints two tables: called from Python, and from compiled code
-    python bench/kernels.py --write        also writes README.md's
-    python bench/kernels.py --json FILE    the figures; - is standard output
+    python bench/speed/kernels.py                print two tables: called from Python, and from compiled code
+    python bench/speed/kernels.py --write        also write them in bench/README.md
+    python bench/speed/kernels.py --json FILE    the figures; - is standard output
 
 Called from Python all quantize their input in the call, none allocates but for its result, and all have one thread on
 one pinned core, in turns. From compiled code the kernels are held to a floor of this very core: the larger of the time
@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import LAYERS, OWN_LAYERS, PeerError, Worker
-from quantization_report import markdown
-from speed import new_parser, publish
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.peers.peers import LAYERS, OWN_LAYERS, PeerError, Worker
+from bench.report import markdown, publish
+from bench.speed.speed import new_parser
 
 NETWORKS: dict[str, tuple[tuple[int, int], ...]] = {
     "128x620": ((128, 620),),

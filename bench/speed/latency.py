@@ -1,9 +1,9 @@
 """What each block of audio takes, from samples to decision, on one pinned core: median, tail, processor time, memory.
 
-    python bench/latency.py                     the shipped models at every width, blocks of 10, 32 and 80 ms
-    python bench/latency.py --peers             other wake-word engines too, in the same run
-    python bench/latency.py --peers --write     also README.md's table and bench/latency.svg
-    python bench/latency.py --json FILE         the figures; - is standard output
+    python bench/speed/latency.py                     the shipped models at every width, blocks of 10, 32 and 80 ms
+    python bench/speed/latency.py --peers             other wake-word engines too, in the same run
+    python bench/speed/latency.py --peers --write     also write the table in bench/README.md and latency.svg
+    python bench/speed/latency.py --json FILE         the figures; - is standard output
 
 The audio is the demo recording, over and over: speech and keywords in noise. The engines take turns, each in a process
 of its own on the same core; a peer is fed blocks of its own length. Peers are installed into runs/peers once.
@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import ROOT, WIDTHS
-from peers import OWN, PEERS, Engine, PeerError
-from quantization_report import markdown
-from speed import new_parser, publish
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import streamkws
+from bench.models import WIDTHS
+from bench.peers.peers import OWN, PEERS, Engine, PeerError
+from bench.report import ROOT, markdown, publish
+from bench.speed.speed import new_parser
 from streamkws.audio import read_audio
 from streamkws.evaluation.latency import SAMPLE_RATE, Timing, as_int16, join
 
 BLOCKS = (160, 512, 1280)
 WHOLE = 15_360
 """The recording is cut to a multiple of this: of every block, and of the two or three blocks between network steps."""
-PICTURE = ROOT / "bench" / "latency.svg"
+PICTURE = ROOT / "bench" / "speed" / "latency.svg"
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES: Sequence[Any] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -156,7 +158,7 @@ def main() -> None:
     )
     parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
                         help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram; --write: bench/latency.svg")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram; --write: bench/speed/latency.svg")
     arguments = parser.parse_args()
     names = [name for name in arguments.peers.split(",") if name]
     unknown = sorted(set(names) - set(PEERS))

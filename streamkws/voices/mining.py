@@ -1,46 +1,34 @@
-"""Mine hard negatives: of hours of made sound and speech, what makes models think of a keyword.
+"""Mine hard negatives: what models take for a keyword in hours of made sound and speech, and in sets of recordings.
 
-    python bench/mine.py runs/mined                30 hours of music, noise and babble, 20 of numbers in other languages
-    python bench/mine.py runs/mined --hours 60     more; a call goes on where the last one stood
-    python bench/mine.py runs/mined --sets runs/synthetic-more    and what synthesized speakers say besides keywords
-    python bench/mine.py runs/mined --models A B --score 0.4    heard by models other than those that ship (f32, w4a8)
-                                                                and a twin (f32); only what scores more
-
-Writes DIR/segments.csv (file, start, end, label, speaker, source; samples at 16 kHz) and a FLAC file an hour or set, as
-the corpus' sets are: a recipe names DIR among data.negatives. Music, noise and babble are made as bench/listening.py
-makes those of its hour, from other seeds; the numbers are read by espeak-ng in each of its languages but English. A
-segment is the end of what a model takes for a keyword, 1.65 s, in 4 s of the sound; what several models hear at once is
-kept once. Takes some 30 s an hour of sound on a core. Needs espeak-ng.
+Music, noise and babble are made as in voices/sounds.py; numbers are read by espeak-ng in each of its languages but
+English. A segment is the end of what a model takes for a keyword, 1.65 s, in 4 s of the sound; what several models hear
+at once is kept once.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
 import multiprocessing
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
-from accuracy import TWIN
-from listening import PIECE_S, RATE, levelled, pieces, spoken
 
-from streamkws import Detector, load_model
-from streamkws.errors import StreamKwsError
+from streamkws.detector import Detector
+from streamkws.errors import ConfigError
 from streamkws.model import Model
-from streamkws.model_file import SUFFIX
+from streamkws.model_file import load_model
 from streamkws.training.dataset import read_rows, read_segments
+from streamkws.voices.segments import SegmentTable
+from streamkws.voices.sounds import F32, PIECE_S, RATE, foreign_languages, numbers, pieces, require_espeak
 
-MODELS = ("wakewords.f32", "wakewords.w4a8", f"{TWIN}.f32{SUFFIX}")
+MODELS = ("wakewords.f32", "wakewords.w4a8")
+"""Shipped models that listen unless others are named."""
 MINUTES = {"music": 15, "noise": 20, "babble": 25}
-"""Of an hour."""
+"""Of each kind of sound in an hour."""
 FIRST_SEED = 1000
-"""Of the first hour; the next ones follow."""
+"""Of the first hour; each further hour has the next one. Other seeds than those of the bench that counts what fires."""
 BEFORE_S, AFTER_S = 3.0, 1.0
 """What is kept around the end of what is heard."""
 START_S, END_S = -1.35, 0.3
@@ -52,15 +40,92 @@ KEYWORD_MARGIN = 1600
 
 
 class Found(NamedTuple):
-    """What models heard in a piece: the end in seconds, of which keyword, and the score."""
+    """What models heard in a piece: the end in seconds, the keyword they took it for, and the score."""
 
     end_s: float
     keyword: str
     score: float
 
 
-def heard(models: list[Model], samples: np.ndarray) -> list[Found]:
-    """Where models hear keywords in a piece, by time, of sounds that several hear the highest score."""
+class Job(NamedTuple):
+    """Listen to a source and write what is kept. source: a set's folder, or Path("hour0007") or Path("foreign0007")."""
+
+    folder: Path
+    source: Path
+    models: tuple[str, ...]
+    score: float
+
+
+def mine(
+    folder: str | Path,
+    *,
+    models: Sequence[str | Path] = MODELS,
+    sets: Sequence[str | Path] = (),
+    hours: int = 30,
+    foreign_hours: int = 20,
+    score: float = 0.3,
+    n_processes: int | None = None,
+    show: Callable[[str, float, float], None] = lambda what, done, total: None,
+) -> None:
+    """Mine what is missing of hours and sets into a folder, which a recipe names among data.negatives.
+
+    Writes segments.csv and a FLAC file for each hour and set. A call that is stopped loses the hours in progress; the
+    next one makes what is missing.
+    models: shipped names or paths of model files, not loaded models, since each process loads its own; all with the
+    same keywords. sets: folders with a segments.csv to go through, too; keywords in them are silenced. hours: of music,
+    noise and babble. foreign_hours: of numbers in other languages. score: smoothed posterior that is kept, 0 to 1.
+    n_processes: one a core where None. show: told of the progress: what, files done, files to make.
+    Takes some 30 s an hour of sound on a core.
+    Raises ConfigError for a setting or a folder that is no set, ModelFileError for a model, MissingExtraError where
+    espeak-ng is missing, OSError where the folder cannot be written.
+    """
+    folder, n_processes = Path(folder), n_processes or os.cpu_count() or 1
+    if min(hours, foreign_hours) < 0 or n_processes < 1 or not 0 < score < 1:
+        raise ConfigError("expected hours of 0 or more, at least one process, and a score between 0 and 1")
+    if not models:
+        raise ConfigError("expected at least one model")
+    names = tuple(str(model) for model in models)
+    if len({load_model(name).keywords for name in names}) > 1:
+        raise ConfigError(f"expected models with the same keywords, got {', '.join(names)}")
+    for place in sets:
+        read_rows(Path(place))
+    if hours or foreign_hours:
+        require_espeak()
+    table = SegmentTable(folder)
+    made = [*(Path(f"hour{n:04d}") for n in range(hours)), *(Path(f"foreign{n:04d}") for n in range(foreign_hours))]
+    sources = [source for source in [*map(Path, sets), *made] if f"{source.name}.flac" not in table.files]
+    if not sources:
+        return
+    jobs = [Job(folder, source, names, score) for source in sources]
+    with multiprocessing.Pool(min(n_processes, len(jobs))) as pool:
+        for count, (name, segments) in enumerate(pool.imap_unordered(listen, jobs), 1):
+            table.add(name, segments, "", "made")
+            show("mining", count, len(jobs))
+
+
+def listen(job: Job) -> tuple[str, list[tuple[str, int, int]]]:
+    """Do a job. Returns the file and its segments: label, start and end in samples."""
+    import soundfile
+
+    models = [load_model(name) for name in job.models]
+    models = [model.with_settings(thresholds=dict.fromkeys(model.keywords, job.score)) for model in models]
+    before, after = round(BEFORE_S * RATE), round(AFTER_S * RATE)
+    kept = [np.zeros(0, np.float32)]
+    segments = []
+    for kind, samples in sounds_of(job.source, models[0].keywords):
+        padded = np.pad(samples, (before, after))
+        for one in found_by(models, samples):
+            end = (len(kept) - 1) * (before + after) + before
+            segments.append((f"{kind}: {one.keyword}", end + round(START_S * RATE), end + round(END_S * RATE)))
+            peak = min(round(one.end_s * RATE), samples.size)
+            kept.append(padded[peak : peak + before + after])
+    name = f"{job.source.name}.flac"
+    soundfile.write(job.folder / name, np.concatenate(kept), RATE, format="FLAC")
+    return name, segments
+
+
+def found_by(models: Sequence[Model], samples: F32) -> list[Found]:
+    """Where models hear keywords in a piece, by time; of sounds that several hear, the highest score."""
     padded = np.concatenate([samples, np.zeros(RATE // 2, np.float32)])
     found = [Found(hit.peak, hit.keyword, hit.score) for model in models for hit in Detector(model).push(padded)]
     kept: list[Found] = []
@@ -70,121 +135,34 @@ def heard(models: list[Model], samples: np.ndarray) -> list[Found]:
     return sorted(kept)
 
 
-def made(number: int) -> Iterator[tuple[str, np.ndarray]]:
-    """An hour of made sound, piece by piece: its kind and (n,) float32."""
-    for kind, minutes in MINUTES.items():
-        for piece in pieces(kind, round(minutes * 60 / PIECE_S), FIRST_SEED + number):
-            yield kind, piece
-
-
-def foreign(number: int) -> Iterator[tuple[str, np.ndarray]]:
-    """An hour of numbers in espeak-ng's languages other than English, piece by piece: "foreign" and (n,) float32."""
-    tongues = languages()
-    for index in range(3600 // PIECE_S):
-        rng = np.random.default_rng([FIRST_SEED + number, len(MINUTES), index])
-        samples, position = np.zeros(PIECE_S * RATE, np.float32), 0
-        while position < samples.size:
-            numbers = (10 ** rng.uniform(0, 4, 8)).astype(int)
-            try:
-                sound = spoken(rng, " ".join(map(str, numbers)), str(rng.choice(tongues)))[: samples.size - position]
-            except subprocess.CalledProcessError:  # a few of its languages have no voice here, or crash it
-                continue
-            samples[position : position + sound.size] = sound * np.float32(rng.uniform(0.3, 1))
-            position += sound.size
-        yield "foreign", levelled(rng, samples)
-
-
-def languages() -> list[str]:
-    """espeak-ng's languages other than English."""
-    rows = subprocess.run(["espeak-ng", "--voices"], check=True, capture_output=True, text=True).stdout.splitlines()[1:]
-    return sorted({name for name in (row.split()[1] for row in rows) if not name.startswith("en")})
-
-
-def recorded(folder: Path, keywords: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """A set, file by file: its name and (n,) float32; where a keyword is said there is silence."""
-    one = read_segments(folder)
-    for index, file in enumerate(one.files):
-        samples = file / np.float32(32768)
-        for segment in one.segments:
-            if segment.file == index and segment.label in keywords:
-                samples[max(0, segment.start - KEYWORD_MARGIN) : segment.end + KEYWORD_MARGIN] = 0
-        yield one.name, samples
-
-
-def mine(job: tuple[Path, Path, list[str], float]) -> tuple[str, list[tuple[int, int, str]]]:
-    """Listen to an hour or to a set, and write what is kept; returns the file and its segments: start, end, label.
-
-    An hour is "hour" or "foreign" with its number, as Path("hour0007").
-    """
-    folder, source, names, score = job
-    models = [load_model(name) for name in names]
-    models = [model.with_settings(thresholds=dict.fromkeys(model.keywords, score)) for model in models]
-    before, after = round(BEFORE_S * RATE), round(AFTER_S * RATE)
-    kept = [np.zeros(0, np.float32)]
-    segments = []
-    for kind, samples in sounds(source, models[0].keywords):
-        padded = np.pad(samples, (before, after))
-        for one in heard(models, samples):
-            end = (len(kept) - 1) * (before + after) + before
-            segments.append((end + round(START_S * RATE), end + round(END_S * RATE), f"{kind}: {one.keyword}"))
-            peak = min(round(one.end_s * RATE), samples.size)
-            kept.append(padded[peak : peak + before + after])
-    name = f"{source.name}.flac"
-    soundfile.write(folder / name, np.concatenate(kept), RATE, format="FLAC")
-    return name, segments
-
-
-def sounds(source: Path, keywords: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
-    """What is to be heard of a source, as made, foreign and recorded give it."""
-    for start, maker in (("hour", made), ("foreign", foreign)):
+def sounds_of(source: Path, keywords: Sequence[str]) -> Iterator[tuple[str, F32]]:
+    """What there is to hear of a job's source, piece by piece: the kind of sound and (n,) float32."""
+    for start, maker in (("hour", made_hour), ("foreign", foreign_hour)):
         if (number := str(source).removeprefix(start)).isdecimal():
             return maker(int(number))
     return recorded(source, keywords)
 
 
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--hours", type=int, default=30, help="of music, noise and babble (default: 30)")
-    parser.add_argument("--foreign", type=int, default=20, help="hours of numbers in other languages (default: 20)")
-    parser.add_argument("--sets", nargs="+", default=[], type=Path, metavar="SET", help="folders of sets to hear, too")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), metavar="MODEL", help="who listens")
-    parser.add_argument("--score", type=float, default=0.3, help="the least that is kept (default: 0.3)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    if min(arguments.hours, arguments.foreign) < 0 or arguments.processes < 1 or not 0 < arguments.score < 1:
-        sys.exit("mine.py: expected hours of 0 or more, at least one process, and a score between 0 and 1")
-    table = arguments.folder / "segments.csv"
-    try:
-        subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True)
-        for name in arguments.models:
-            load_model(name)
-        for place in arguments.sets:
-            read_rows(place)
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        if not table.exists():
-            table.write_text("file,start,end,label,speaker,source\n", encoding="utf-8")
-    except (OSError, subprocess.CalledProcessError, StreamKwsError) as error:
-        sys.exit(f"mine.py: {error}")
-    counts = (("hour", arguments.hours), ("foreign", arguments.foreign))
-    hours = [Path(f"{kind}{number:04d}") for kind, count in counts for number in range(count)]
-    there = {row["file"] for row in read_rows(arguments.folder)}
-    missing = [one for one in [*arguments.sets, *hours] if f"{one.name}.flac" not in there]
-    jobs = [(arguments.folder, source, arguments.models, arguments.score) for source in missing]
-    try:
-        with multiprocessing.Pool(arguments.processes) as pool:
-            for count, (name, segments) in enumerate(pool.imap_unordered(mine, jobs), 1):
-                with table.open("a", newline="", encoding="utf-8") as file:
-                    rows = csv.writer(file, lineterminator="\n")
-                    rows.writerows([name, start, end, label, "", "made"] for start, end, label in segments)
-                print(f"{count} of {len(jobs)}: {name}, {len(segments)} sounds", flush=True)
-    except StreamKwsError as error:
-        sys.exit(f"mine.py: {error}")
-    except KeyboardInterrupt:
-        return 130
-    return 0
+def made_hour(number: int) -> Iterator[tuple[str, F32]]:
+    """An hour of music, noise and babble."""
+    for kind, minutes in MINUTES.items():
+        for piece in pieces(kind, round(minutes * 60 / PIECE_S), FIRST_SEED + number):
+            yield kind, piece
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def foreign_hour(number: int) -> Iterator[tuple[str, F32]]:
+    """An hour of numbers in espeak-ng's languages other than English; the kind is "foreign"."""
+    languages = foreign_languages()
+    for index in range(3600 // PIECE_S):
+        yield "foreign", numbers(np.random.default_rng([FIRST_SEED + number, len(MINUTES), index]), languages)
+
+
+def recorded(folder: Path, keywords: Sequence[str]) -> Iterator[tuple[str, F32]]:
+    """A set, file by file; the kind is its name. Where a keyword is said there is silence."""
+    one = read_segments(folder)
+    for index, file in enumerate(one.files):
+        samples: F32 = (file / np.float32(32768)).astype(np.float32)
+        for segment in one.segments:
+            if segment.file == index and segment.label in keywords:
+                samples[max(0, segment.start - KEYWORD_MARGIN) : segment.end + KEYWORD_MARGIN] = 0
+        yield one.name, samples

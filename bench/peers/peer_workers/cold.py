@@ -1,4 +1,4 @@
-"""Starts streamkws once for bench/cold_start.py, and prints the seconds and the memory up to the end of each stage.
+"""Start streamkws once for bench/speed/cold_start.py, and print seconds and memory up to the end of each stage.
 
 python cold.py STARTED CORE MODEL SAMPLES     MODEL "numba" imports that alone; CORE "-" is any
 """

@@ -1,4 +1,4 @@
-"""Runs dense layers in NumPy, onnxruntime or LiteRT for bench/kernels.py, in an environment of theirs.
+"""Runs dense layers in NumPy, onnxruntime or LiteRT for bench/speed/kernels.py, in an environment of theirs.
 
 A network is a list of (O, I) float32 matrices with rectification between them. Every engine has `x`, the (I,) float32
 input, `call`, which computes the network for it, and `y`, which returns the (O,) float32 output of the last call.

@@ -1,4 +1,4 @@
-"""Runs one wake-word engine for bench/peers.py, in that engine's environment.
+"""Runs one wake-word engine for bench/peers/peers.py, in that engine's environment.
 
 Every engine has the same four methods: `prepare` makes what the engine takes of a block of samples (not timed), `push`
 feeds it (timed), `hits` says what was heard of push's result, `reset` forgets the past. An engine that only scores has

@@ -1,4 +1,4 @@
-"""Runs dense layers in streamkws' kernels for bench/kernels.py, and measures what this CPU can do at most."""
+"""Runs dense layers in streamkws' kernels for bench/speed/kernels.py, and measures what this CPU can do at most."""
 
 import sys
 import time
