@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
 
-BENCH = Path(__file__).parent.parent / "bench"
+ROOT = Path(__file__).parent.parent
 
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
@@ -83,6 +83,6 @@ def run_python(script, **environment):
 
 @pytest.fixture
 def bench_module(monkeypatch):
-    """Imports a module of bench/ by its name."""
-    monkeypatch.syspath_prepend(str(BENCH))
+    """Imports a module by its name, those of bench/ too: "bench.speed.latency"."""
+    monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module

@@ -55,18 +55,20 @@ class Hit(NamedTuple):
 class Peer:
     """An engine, and how to get it.
 
-    name: as the tables call it. engine: the worker's name for it. requirements: for pip; none means this very Python.
+    name: as the tables call it. engine: the worker's name for it. requirements: for pip; none means this very Python,
+    or interpreter, the Python of an environment that is there already.
     """
 
     name: str
     engine: str
     requirements: tuple[str, ...] = ()
     worker: str = "listen.py"
+    interpreter: str = sys.executable
 
     def python(self) -> Path:
         """The Python of the peer's environment, which is made where it is missing or has other requirements."""
         if not self.requirements:
-            return Path(sys.executable)
+            return Path(self.interpreter)
         try:
             return Environment(self.name, ENVIRONMENTS / self.engine, self.requirements).python()
         except MissingExtraError as error:
@@ -87,14 +89,17 @@ class Worker:
     def __init__(self, name: str, python: Path, script: str, core: int | None) -> None:
         self.name = name
         command = [str(python), str(WORKERS / script)]
-        self._process = subprocess.Popen(
-            command if core is None else [*command, str(core)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, **ONE_THREAD},
-        )
+        try:
+            self._process = subprocess.Popen(
+                command if core is None else [*command, str(core)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, **ONE_THREAD},
+            )
+        except OSError as error:
+            raise PeerError(f"{name} does not start: {error.strerror}: {python}") from None
 
     def __enter__(self) -> Worker:
         return self
@@ -135,8 +140,8 @@ class Engine:
 
     def __init__(self, peer: Peer, core: int | None, options: dict[str, Any]) -> None:
         self.name = peer.name
-        self._folder = tempfile.TemporaryDirectory()
         self._worker = peer.worker_process(core)
+        self._folder = tempfile.TemporaryDirectory()
         try:
             opened = self._worker.ask("open", engine=peer.engine, keywords=KEYWORDS, **options)
         except PeerError:

@@ -4,9 +4,11 @@
     python bench/speed/latency.py --peers             other wake-word engines too, in the same run
     python bench/speed/latency.py --peers --write     also write the table in bench/README.md and latency.svg
     python bench/speed/latency.py --json FILE         the figures; - is standard output
+    python bench/speed/latency.py --against PYTHON --live 0    beside another version of streamkws, in the same run
 
 The audio is the demo recording, over and over: speech and keywords in noise. The engines take turns, each in a process
-of its own on the same core; a peer is fed blocks of its own length. Peers are installed into runs/peers once.
+of its own on the same core; a peer is fed blocks of its own length. Peers are installed into runs/peers once. PYTHON is
+the Python of an environment in which the other version is installed; each version hears with the model it ships.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import streamkws
 from bench.models import WIDTHS
-from bench.peers.peers import OWN, PEERS, Engine, PeerError
+from bench.peers.peers import OWN, PEERS, Engine, Peer, PeerError
 from bench.report import ROOT, markdown, publish
 from bench.speed.speed import new_parser
 from streamkws.audio import read_audio
@@ -84,7 +86,7 @@ def measure_cases(cases: list[Case], samples: Any, frames: int, n_rounds: int, l
     per_round = -(-frames * SAMPLE_RATE // 100 // n_rounds // samples.size) * samples.size
     for number in range(n_rounds):
         yield f"turn {number + 1} of {n_rounds}"
-        for case in cases:
+        for case in cases if number % 2 == 0 else cases[::-1]:
             n_blocks = per_round // case.block_samples
             timing, _ = case.engine.time_blocks(samples, n_blocks, case.block_samples)
             case.rounds.append(timing)
@@ -114,6 +116,22 @@ def table(results: list[dict[str, Any]], yardstick: str) -> str:
         held, bare = one["resident_mb"], one["bare_mb"]
         cells += ["-", "-"] if held is None or bare is None else [f"{held:.0f}", f"{held - bare:.0f}"]
         rows.append(cells)
+    return markdown(header, rows)
+
+
+def comparison(pairs: list[tuple[Case, Case]]) -> str:
+    """What blocks take here and in the other version, as a markdown table. pairs: (here, there) of each model."""
+    header = ["model", "block, ms", "here: us per 10 ms", "there", "here / there", "by turns"]
+    rows = []
+    for here, there in pairs:
+        ours, theirs = (join(case.rounds).typical_us_per_10ms(case.period) for case in (here, there))
+        turns = [
+            mine.typical_us_per_10ms(here.period) / other.typical_us_per_10ms(there.period)
+            for mine, other in zip(here.rounds, there.rounds, strict=True)
+        ]
+        block_ms = f"{1000 * here.block_samples / SAMPLE_RATE:g}"
+        spread = f"{min(turns):.3f} to {max(turns):.3f}"
+        rows.append([here.name, block_ms, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.3f}", spread])
     return markdown(header, rows)
 
 
@@ -158,8 +176,11 @@ def main() -> None:
     )
     parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
                         help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram; --write: bench/speed/latency.svg")
+    parser.add_argument("--against", metavar="PYTHON", help="compare with the streamkws of this Python's environment")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram; --write: latency.svg")
     arguments = parser.parse_args()
+    if arguments.against and arguments.write:
+        parser.error("--write is not for --against")
     names = [name for name in arguments.peers.split(",") if name]
     unknown = sorted(set(names) - set(PEERS))
     if unknown:
@@ -168,11 +189,18 @@ def main() -> None:
     samples = as_int16(read_audio(Path(streamkws.__file__).parent / "demo.flac"))
     samples = samples[: samples.size // WHOLE * WHOLE]
     with ExitStack() as stack:
-        cases, missing = [], []
+        cases, pairs, missing = [], [], []
         for bits in WIDTHS:
             model = f"{arguments.model}.{bits}"
             engine = stack.enter_context(OWN.start(arguments.core, model=model))
-            cases += [Case(engine, model, length) for length in BLOCKS]
+            own = [Case(engine, model, length) for length in BLOCKS]
+            cases += own
+            if arguments.against:
+                peer = Peer("streamkws, there", OWN.engine, interpreter=arguments.against)
+                engine = stack.enter_context(peer.start(arguments.core, model=model))
+                others = [Case(engine, f"{model}, there", length) for length in BLOCKS]
+                cases += others
+                pairs += zip(own, others, strict=True)
         for name in names:
             try:
                 engine = stack.enter_context(PEERS[name].start(arguments.core))
@@ -188,6 +216,8 @@ def main() -> None:
         f"\n\n{round(100 * results[0]['audio_s']):,} frames of 10 ms per row, on one pinned core, in "
         f"{arguments.rounds} turns."
     )
+    if pairs:
+        text = f"{comparison(pairs)}\n\n{text}"
     publish(arguments, "latency", text, results, missing)
     picture = arguments.picture or (PICTURE if arguments.write else None)
     if picture:

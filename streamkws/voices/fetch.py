@@ -30,11 +30,11 @@ graph.output[0].type.tensor_type.shape.dim[1].dim_param = "embeddings"
 del graph.value_info[:]
 onnx.save(network, sys.argv[2])
 """
-"""A script that makes the embedding take any number of frames instead of 76. Arguments: the file to read and to write."""
+"""A script that makes the embedding take any number of frames instead of 76. Arguments: file to read, file to write."""
 
 
 def fetch_teacher(folder: str | Path) -> None:
-    """Write the teacher's two networks into a folder, which a recipe names as data.teacher, unless they are there.
+    """Write the teacher's two networks into a folder (a recipe's data.teacher), unless they are there.
 
     melspectrogram.onnx is as published; embedding.onnx takes any number of frames instead of 76. Needs pip and the
     network. onnx, which rewrites the file, is installed into an environment that is removed again.

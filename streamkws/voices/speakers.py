@@ -26,7 +26,7 @@ from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, with
 from streamkws.voices.segments import SegmentTable
 
 HOME = Path("runs") / "kokoro"
-"""Where the synthesizer is kept, seen from the current folder: some 1.5 GB."""
+"""Where the synthesizer is kept, seen from the current folder: some 560 MB."""
 NAME = "the synthesizer Kokoro-82M"
 NETWORK, STYLES = "kokoro.onnx", "voices.npz"
 REQUIREMENTS = (
