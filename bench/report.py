@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "bench" / "README.md"
 """The file that --write writes tables to."""
 OUTPUTS = ("--json", "--picture")
-"""Options that name files of one's own, and that the note under a table leaves out."""
+"""Options that name files of the caller, which the note under a table leaves out."""
 PLACES = {"--corpus": "<corpus>", "--recordings": "<recordings>"}
 """Options whose values are folders of one machine, and what the note says instead."""
 

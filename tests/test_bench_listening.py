@@ -35,7 +35,7 @@ def test_the_figures_are_told(listening):
         "delays": {name: {"seconds": [0.1, 0.2, 0.3], "n": 4} for name in names},
     }
     results["alarms"]["noise"][names[-1]] = ["alexa at 3.0 s (0.9000)"]
-    text = listening.told(results)
+    text = listening.report(results)
     assert "| detections in 15 min of made noise | 0 | 0 | 1 |" in text
     assert "| from the end of a keyword to its detection, median | 200 ms | 200 ms | 200 ms |" in text
     assert "said by the voices of the near words, heard | 75% | 75% | 75% |" in text

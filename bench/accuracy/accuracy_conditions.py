@@ -1,4 +1,4 @@
-"""Misses of streamkws' models in every kind of noise and in rooms, at thresholds that are the same in all of them."""
+"""Misses of streamkws' models in every kind of noise and in rooms, at the same thresholds in all of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = {
     "creatures": ("baby_cry", "dog_bark", "dude_miaowing", "person_sneeze", "rooster"),
     "hiss": ("pink_noise", "white_noise"),
 }
-"""Labels of a corpus' noise by the kind of noise that the table tells; labels of no kind here are other noise."""
+"""Kinds of noise in the table, and the corpus' labels of each; all other labels are other noise."""
 OTHER_NOISE = "other noise"
 TARGETS_FA_PER_H = (0.0, 0.5, 1.0)
 OWN = "own thresholds"
@@ -27,7 +27,7 @@ OWN = "own thresholds"
 
 @dataclass(frozen=True)
 class Point:
-    """A way to set thresholds, and the misses there. misses: [model][condition][keyword]."""
+    """A way to set thresholds, and the misses at these. misses: [model][condition][keyword]."""
 
     name: str
     misses: list[list[dict[str, int]]]
@@ -52,7 +52,7 @@ class Result:
 
 
 def noise_kinds(corpus: Corpus) -> dict[str, tuple[str, ...]]:
-    """The kinds of noise in a corpus, each with the labels of it."""
+    """The kinds of noise in a corpus, and the labels of each."""
     found = sorted({label for file in corpus.negatives if file.is_noise for label in file.labels if label})
     of_label = {label: kind for kind, labels in KINDS.items() for label in labels}
     kinds: dict[str, list[str]] = {kind: [] for kind in (*KINDS, OTHER_NOISE)}
@@ -62,7 +62,7 @@ def noise_kinds(corpus: Corpus) -> dict[str, tuple[str, ...]]:
 
 
 def conditions_of(corpus: Corpus) -> list[Condition]:
-    """Clean, at each SNR in any noise and in each kind of it, and in rooms; without what the corpus lacks."""
+    """The conditions that a corpus allows: clean, each SNR in any noise and in each kind of noise, and rooms."""
     noisy = any(file.is_noise for file in corpus.negatives)
     conditions = [Condition(CLEAN)]
     for snr_db in SNRS_DB if noisy else ():
@@ -116,7 +116,7 @@ def measure(models: Sequence[Model], evaluations: Sequence[Evaluation], scored: 
 
 
 def table(result: Result, point: Point) -> str:
-    """Misses by condition and keyword as a Markdown table, a cell holding those of all models."""
+    """Misses by condition and keyword as a Markdown table; a cell holds those of all models."""
     header = ["condition", *result.n_recordings, "mean"]
     rows = [
         [name, *(_cell(result, point, c, keyword) for keyword in (*result.n_recordings, None))]
@@ -130,7 +130,7 @@ def _cell(result: Result, point: Point, condition: int, keyword: str | None) -> 
 
 
 def report(result: Result) -> str:
-    """A table for each way to set the thresholds, with what it tells."""
+    """A table for each way to set the thresholds, with notes."""
     parts = []
     for point in result.points:
         parts.append(f"Miss, %, {' / '.join(result.models)}; {point.name}:")

@@ -60,12 +60,12 @@ SNRS_DB = (None, 10.0, 5.0)
 N_EXAMPLES = 49_152
 """Examples made for a variant, of all folds together."""
 PROXY = {"steps": 2000, "warmup_steps": 100, "average_decay": 0.995}
-"""How the proxy network is trained; all else is the recipe's."""
+"""How the proxy network is trained; all other settings are the recipe's."""
 USE_SETTINGS = (
     "gain_jitter_db", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
     "rhythm",
 )  # fmt: skip
-"""Of AugmentConfig: what is done each time an example is used, not when it is made."""
+"""Settings of AugmentConfig that apply each time an example is used, not when it is made."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def read_takes(corpus: Path, keywords: tuple[str, ...], n_folds: int) -> tuple[l
 
 
 class FoldMaker(ExampleMaker):
-    """Makes training examples whose keywords are, in example i, said by speakers of fold i modulo their number."""
+    """Makes training examples; the keywords of example i are said by speakers of fold i modulo the number of folds."""
 
     def __init__(self, takes: list[Take], clips: list[Clip], n_folds: int, *arguments: Any) -> None:
         self.given = clips
@@ -133,7 +133,7 @@ class FoldMaker(ExampleMaker):
                 sys.exit(f"crossval.py: expected every keyword in every fold, got none in one of {n_folds}")
 
     def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
-        """The recordings of all folds, of whatever part."""
+        """The recordings of all folds, from both parts."""
         return self.given, []
 
     def make(self, index: int) -> Example:
@@ -198,7 +198,7 @@ class Judge:
         return evaluate_scores(models[0], scored)
 
     def result(self, models: list[Model], fold: int) -> Result:
-        """What is kept of it: thresholds by number of false accepts, and the score of every take."""
+        """The results to keep: thresholds by number of false accepts, and the score of every take."""
         evaluation = self.evaluate(models, fold)
         keywords: dict[str, Any] = {}
         for keyword, curve in evaluation.curves[CLEAN].items():
@@ -240,7 +240,7 @@ class Job:
 
 
 class Bench:
-    """What the jobs of a call share: the recipe, the folds, the corpus as far as it is needed."""
+    """What the jobs of a call share: the recipe, the folds, and the parts of the corpus that they need."""
 
     def __init__(
         self, corpus: Path, recipe: Recipe, network: str, steps: int, n_folds: int, n_examples: int = N_EXAMPLES
@@ -256,7 +256,7 @@ class Bench:
 
     @property
     def judge(self) -> Judge:
-        """The recordings and negatives to judge by, made when first asked for."""
+        """The recordings and negatives to judge by, read at the first use."""
         if self._judge is None:
             self._judge = Judge(self.corpus, self.takes, self.frontend)
         return self._judge
@@ -328,7 +328,7 @@ class Bench:
             cached_training.write(job.result(bits), json.dumps(result))
 
     def model(self, job: Job, network: KeywordNetwork, bits: str) -> Model:
-        """What is judged of a network in some widths."""
+        """The results of a network in some widths."""
         if job.variant.quantization:
             return network.to_model()
         full, n_examples = Model.from_float(network.config, network.to_float_weights()), job.variant.rounding_examples
@@ -357,7 +357,7 @@ class Bench:
         return network.eval()
 
     def posteriors(self, job: Job, cache: Cache) -> np.ndarray:
-        """What the ensemble of a job says of its examples; kept beside them for other jobs with the same ensemble."""
+        """The posteriors of a job's ensemble for its examples; kept beside these for jobs with the same ensemble."""
         assert self._cache is not None
         members = [job.folder.name, *job.variant.ensemble]
         path = self._cache[0] / f"posteriors-{named(members)}-fold{job.fold}.pt"

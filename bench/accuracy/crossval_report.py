@@ -93,7 +93,7 @@ class Pool:
         return np.mean([values[self.speakers == one].mean(0) for one in np.unique(self.speakers)], axis=0)
 
     def spread(self, values: npt.NDArray[np.float64]) -> Any:
-        """Standard deviation of that mean when speakers are drawn anew (bootstrap), (conditions,)."""
+        """Standard deviation of that mean over resampled speakers (bootstrap), (conditions,)."""
         names, index = np.unique(self.speakers, return_inverse=True)
         rng = np.random.default_rng(0)
         draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), N_BOOTSTRAP)

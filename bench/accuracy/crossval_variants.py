@@ -49,7 +49,7 @@ class Variant:
 
     @property
     def described(self) -> str:
-        """What it makes of other variants' networks; empty where it makes nothing of them."""
+        """How it uses the networks of other variants, for the note under the table; empty where it uses none."""
         if self.rounding_examples:
             return f"that of {', '.join(self.members)}, codes chosen on {self.rounding_examples:,} training examples"
         if self.members:

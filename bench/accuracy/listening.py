@@ -46,7 +46,7 @@ BLOCK = RATE // 100
 
 
 def alarms(models: list[Model], kind: str, minutes: float) -> dict[str, list[str]]:
-    """What each model hears in so many minutes: keyword, place and score."""
+    """The detections of each model in so many minutes of a kind of sound: keyword, time and score."""
     detectors = {model.name: Detector(model) for model in models}
     heard: dict[str, list[str]] = {name: [] for name in detectors}
     for piece in pieces(kind, round(minutes * 60 / PIECE_S), SEED):
@@ -57,7 +57,7 @@ def alarms(models: list[Model], kind: str, minutes: float) -> dict[str, list[str
 
 
 def heard_keywords(models: list[Model], n_times: int) -> dict[str, list[int]]:
-    """Of each keyword of each model said n_times by random voices: how often it was heard."""
+    """How often each model heard each keyword that random voices said n_times."""
     rng = np.random.default_rng([SEED, len(MINUTES)])
     detectors = [Detector(model) for model in models]
     counts = {model.name: [0] * len(model.keywords) for model in models}
@@ -80,7 +80,7 @@ def alarms_in_silence(model: Model, minutes: float) -> int:
 
 @dataclass(frozen=True)
 class Delays:
-    """Of a model: seconds from the end of a keyword to its detection, for those that were heard; n: all."""
+    """A model's delays. seconds: from the end of each keyword that was heard to its detection. n: recordings."""
 
     seconds: list[float]
     n: int
@@ -105,7 +105,7 @@ def delays(model: Model, corpus: Path) -> Delays:
     return Delays(seconds, len(recordings))
 
 
-def told(results: dict[str, Any]) -> str:
+def report(results: dict[str, Any]) -> str:
     """The figures as a Markdown table, with notes."""
     rows, notes = [], []
     for kind, minutes in MINUTES.items():
@@ -155,7 +155,7 @@ def main() -> None:
         results["delays"] = {
             name: {"seconds": one.seconds, "n": one.n} for name, one in zip(MODELS, found, strict=True)
         }
-    publish(arguments, "listening", told(results), results)
+    publish(arguments, "listening", report(results), results)
 
 
 if __name__ == "__main__":

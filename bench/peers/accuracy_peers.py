@@ -24,7 +24,7 @@ from streamkws.evaluation.latency import as_int16
 from streamkws.evaluation.scoring import PADDING_SAMPLES, SAMPLE_RATE, Corpus, NoiseBank, Recording
 
 QUIET_S = 1.0
-"""As in peer_workers/listen.py: an engine that only scores says a keyword anew after this long below its threshold."""
+"""As in peer_workers/listen.py: an engine that only scores says a keyword again after this long below its threshold."""
 NOISE = "10 dB"
 CONDITIONS: Mapping[str, float | None] = {CLEAN: None, NOISE: 10.0}
 SCORE_THRESHOLDS = tuple(round(float(1 / (1 + np.exp(-x))), 6) for x in np.linspace(-6, 9, 121))
@@ -177,7 +177,7 @@ def score_points(engine: Engine, material: Material, thresholds: Iterable[float]
 def detections(
     scores: npt.NDArray[np.float32], keywords: Sequence[str], threshold: float, block_samples: int
 ) -> list[Hit]:
-    """The blocks in which a keyword is said anew: its score reaches the threshold after 1 s below it.
+    """The blocks in which a keyword is said again: its score reaches the threshold after 1 s below it.
 
     scores: (n, K) of each block and keyword.
     """

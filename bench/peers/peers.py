@@ -164,7 +164,7 @@ class Engine:
     def time_blocks(
         self, samples: I16, n_blocks: int, block_samples: int | None = None, live: bool = False
     ) -> tuple[Timing, int]:
-        """Time n_blocks of a recording that is repeated, and say after how many it began anew.
+        """Time n_blocks of a recording that is repeated, and say after how many blocks it repeats.
 
         block_samples: the engine's own where None. live: see streamkws.evaluation.latency.measure.
         """

@@ -43,12 +43,12 @@ FIGURES = ROOT / "bench" / "quantization" / "quantization.json"
 FULL = TrainingConfig(steps=3000, batch=64, learning_rate=3e-3, warmup_steps=150, average_decay=0.995)
 LONG = replace(FULL, steps=20_000, warmup_steps=500, average_decay=0.999)
 LONG_EXAMPLES = 230_400
-"""As the other trainings' examples, but four times as many."""
+"""Four times as many examples as in the other trainings."""
 AWARE = TrainingConfig(steps=500, batch=64, learning_rate=5e-4, warmup_steps=25, average_decay=0.98)
 SEEDS = (1, 2, 3)
 CALIBRATION_EXAMPLES = 512
 KEYS = ("task", "network", "size", "seed", "variant")
-"""What tells records apart."""
+"""The entries that identify a record."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ SCRATCH = Variant(4, 8, training="scratch")
 
 @dataclass(frozen=True)
 class Job:
-    """One training with what is measured on it. variants: [0] is trained (or "full"), the others are made of it."""
+    """One training, and the variants measured on it. variants: [0] is trained (or "full"), the others derive from it."""
 
     task: str
     network: str
@@ -305,7 +305,7 @@ def run(job: Job, task: Any) -> None:
 def quantized_network(
     job: Job, task: Any, cache: Cache, variant: Variant, state: dict[str, torch.Tensor]
 ) -> KeywordNetwork:
-    """A trained network as a variant has it, ready for use; static ranges are calibrated on training examples."""
+    """A trained network in a variant's widths, ready for use; static ranges are calibrated on training examples."""
     config = full_config(task, job.network, job.size, {"name": f"{job.task}-{job.size}k"})
     network = KeywordNetwork(variant.widen(config), cache.n_outputs - task.n_outputs, variant.quantization)
     network.load_state_dict(state)
@@ -362,7 +362,7 @@ def train(
 
 @functools.cache
 def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int]:
-    """Parameters and bytes of a variant, as the package at hand stores and holds them."""
+    """Parameters and bytes of a variant, as this checkout stores and holds them."""
     n_outputs = TASKS[task].n_outputs
     config = ModelConfig(
         keywords=tuple(str(k) for k in range(n_outputs - (TASKS[task].activation == "softmax"))),
@@ -379,7 +379,7 @@ def sizes(task: str, network: str, size: int, variant: Variant) -> dict[str, int
 
 
 def read_records() -> list[Record]:
-    """Everything measured so far, here or (as quantization.json has it) before, with the sizes."""
+    """Everything measured so far, in runs/ here or earlier (quantization.json), with the sizes."""
     kept = json.loads(FIGURES.read_text(encoding="utf-8"))["records"] if FIGURES.exists() else []
     before = {tuple(record[key] for key in KEYS): record for record in kept}
     records = {}

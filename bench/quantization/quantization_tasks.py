@@ -60,7 +60,7 @@ WIDTHS = {"fully connected": {50: 37, 100: 68, 250: 144}, "dilated": {50: 44, 10
 
 
 def layers(network: str, size: int, n_outputs: int, activation: str) -> tuple[LayerConfig, ...]:
-    """The layers of a network of some size thousand parameters.
+    """The layers of a network with about size thousand parameters.
 
     fully connected: 31 stacked frames, every third of the last 0.93 s (the paper's stacked window, spread over a word's
     length instead of a phone's, since these tasks have no alignments), four hidden layers, as in the paper.
@@ -78,7 +78,7 @@ def layers(network: str, size: int, n_outputs: int, activation: str) -> tuple[La
 
 @dataclass(frozen=True)
 class Cache:
-    """Training examples as features, those in float16."""
+    """Training examples as features in float16."""
 
     arrays: Block
     n_outputs: int
@@ -94,7 +94,7 @@ class Cache:
 
 
 def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
-    """Write n examples to a folder, unless it holds them; goes on where a former call was interrupted."""
+    """Write n examples to a folder, unless it holds them; continues where an earlier call was interrupted."""
     folder.mkdir(parents=True, exist_ok=True)
     done_path = folder / "done.json"
     there = all((folder / f"{name}.npy").exists() for name in EXAMPLE_ARRAYS)
@@ -127,7 +127,7 @@ def make_cache(folder: Path, maker: ExampleMaker, n: int) -> None:
 
 
 def read_cache(folder: Path) -> Cache:
-    """The examples of a folder, mapped, not read."""
+    """The examples of a folder, mapped into memory."""
     arrays = Block(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in EXAMPLE_ARRAYS))
     return Cache(arrays, arrays.targets.shape[1])
 
@@ -215,7 +215,7 @@ class WakeWords:
 
 
 class WordMaker(ExampleMaker):
-    """Training examples of the forty words: example i is a take of clip i modulo their number, perturbed anew.
+    """Training examples of the forty words: example i is a perturbed take of clip i modulo their number.
 
     Some are noise or silence alone: the output after the words, "no keyword".
     """
@@ -285,7 +285,7 @@ class Commands:
         return Losses(total, total, *(torch.zeros(()) for _ in LOSS_NAMES[2:]))
 
     def measure(self, model: Model, listen: Listener) -> dict[str, float]:
-        """Share of the dev clips whose word has not the highest mean posterior over the last steps."""
+        """Share of the dev clips in which another word has the highest mean posterior over the last steps."""
         if self._dev is None:
             self._dev = self._read_dev()
         features, labels = self._dev

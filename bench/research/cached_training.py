@@ -42,7 +42,7 @@ def train(
     """Train; returns the network of averaged weights.
 
     loss_of: the loss of a batch that it draws by the generator, which depends on the step alone.
-    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training goes on from there.
+    unfinished: where the state is kept every SAVE_STEPS steps; an interrupted training continues from there.
     say: called with a line on how it goes. freeze_step: when batch normalization is frozen, None for never.
     kept: what loss_of changes from step to step; saved, and put back in place, with the state.
     """

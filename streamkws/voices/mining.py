@@ -19,7 +19,6 @@ from streamkws.detector import Detector
 from streamkws.errors import ConfigError
 from streamkws.model import Model
 from streamkws.model_file import load_model
-from streamkws.training.dataset import read_rows, read_segments
 from streamkws.voices.segments import SegmentTable
 from streamkws.voices.sounds import F32, PIECE_S, RATE, foreign_languages, numbers, pieces, require_espeak
 
@@ -79,6 +78,8 @@ def mine(
     Raises ConfigError for a setting or a folder that is no set, ModelFileError for a model, MissingExtraError where
     espeak-ng is missing, OSError where the folder cannot be written.
     """
+    from streamkws.training.dataset import read_rows  # which needs the extra train
+
     folder, n_processes = Path(folder), n_processes or os.cpu_count() or 1
     if min(hours, foreign_hours) < 0 or n_processes < 1 or not 0 < score < 1:
         raise ConfigError("expected hours of 0 or more, at least one process, and a score between 0 and 1")
@@ -159,6 +160,8 @@ def foreign_hour(number: int) -> Iterator[tuple[str, F32]]:
 
 def recorded(folder: Path, keywords: Sequence[str]) -> Iterator[tuple[str, F32]]:
     """A set, file by file; the kind is its name. Where a keyword is said there is silence."""
+    from streamkws.training.dataset import read_segments
+
     one = read_segments(folder)
     for index, file in enumerate(one.files):
         samples: F32 = (file / np.float32(32768)).astype(np.float32)

@@ -6,8 +6,6 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from streamkws.training.dataset import read_rows
-
 COLUMNS = ("file", "start", "end", "label", "speaker", "source")
 
 
@@ -22,7 +20,8 @@ class SegmentTable:
         folder.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
             self._path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        rows = read_rows(folder)
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
         self.files = {row["file"] for row in rows}
         self.labels = {row["label"] for row in rows}
 

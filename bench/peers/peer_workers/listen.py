@@ -18,10 +18,8 @@ MICRO_MODELS = {"alexa": "alexa"}
 OPEN_MODELS = {"alexa": "alexa"}
 PHONES = {"snowboy": "S N OW B OY"}
 """Words that PocketSphinx' dictionary lacks."""
-
-
 QUIET_S = 1.0
-"""An engine that only scores has said a keyword anew when its score was below the threshold for this long before."""
+"""An engine that only scores says a keyword again once its score was below the threshold for this long."""
 
 
 class Once:
@@ -33,7 +31,7 @@ class Once:
         self.last_above = {}
 
     def hits(self, scores, thresholds):
-        """(keyword, score) of each keyword that is said anew in this block. scores, thresholds: by keyword."""
+        """(keyword, score) of each keyword that is said again in this block. scores, thresholds: by keyword."""
         self.n_blocks += 1
         said = []
         for keyword, score in scores.items():
