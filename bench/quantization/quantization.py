@@ -144,7 +144,7 @@ SCRATCH = Variant(4, 8, training="scratch")
 
 @dataclass(frozen=True)
 class Job:
-    """One training, and the variants measured on it. variants: [0] is trained (or "full"), the others derive from it."""
+    """One training, and its variants. variants: [0] is trained (or "full"), the others derive from it."""
 
     task: str
     network: str
