@@ -1,6 +1,7 @@
 """bench/README.md holds every table, and the headline of the main README is written from it."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def test_every_section_that_a_bench_writes_is_there_once(report):
 
 def sources():
     return [path.read_text(encoding="utf-8") for path in (ROOT / "bench").rglob("*.py")]
+
+
+def test_scripts_run_from_anywhere(tmp_path):
+    scripts = [path for path in (ROOT / "bench").rglob("*.py") if path.parent.name != "peer_workers"]
+    scripts = [path for path in scripts if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    assert len(scripts) == 13
+    for path in scripts:
+        depth = len(path.relative_to(ROOT).parents) - 1
+        line = f"sys.path.insert(0, str(Path(__file__).resolve().parents[{depth}]))\n"
+        text = path.read_text(encoding="utf-8")
+        assert line in text or "from bench" not in text, path
+    command = [sys.executable, str(ROOT / "bench" / "speed" / "cold_start.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "python bench/speed/cold_start.py --write" in done.stdout
 
 
 def test_its_links_and_the_commands_it_names_lead_somewhere(report):
