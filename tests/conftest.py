@@ -24,7 +24,7 @@ from streamkws import (
     save_model,
 )
 
-BENCH = Path(__file__).parent.parent / "bench"
+ROOT = Path(__file__).parent.parent
 
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
@@ -103,8 +103,8 @@ def run_python(script, **environment):
 
 @pytest.fixture
 def bench_module(monkeypatch):
-    """Imports a module of bench/ by its name."""
-    monkeypatch.syspath_prepend(str(BENCH))
+    """Imports a module by its name, those of bench/ too: "bench.speed.latency"."""
+    monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
 
 

@@ -22,9 +22,12 @@ LEVELS = [
         "cli.plot",
         "cli.serve",
         "cli.training",
+        "cli.voices",
     },
     {"cli.arguments", "cli.reactions", "cli.screen"},
     {"cli.output"},
+    {"voices.speakers", "voices.mining", "voices.fetch"},
+    {"voices.sounds", "voices.segments", "voices.environment", "voices.phrases", "voices.kokoro"},
     {
         "server",
         "training.trainer",
@@ -69,6 +72,8 @@ ONLY = {
     "matplotlib": "evaluation.plots",
     "wyoming": "server.",
     "dask": "scan",
+    "kokoro_onnx": "voices.kokoro",
+    "wonderwords": "voices.kokoro",
 }
 NOT_LOADED = (*ONLY, "scipy.fftpack", "soundfile", "soxr", "python_speech_features", "rich", "safetensors")
 

@@ -130,7 +130,7 @@ class TrainingConfig:
     focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
-        processor has them; what it costs in accuracy is open (bench/experiments.md). Quantized training keeps float32.
+        processor has them; what it costs in accuracy is open. Quantized training keeps float32.
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
