@@ -51,6 +51,13 @@ LEVELS = [
     {"rounding"},
     {"layers", "frontend", "smoother"},
     {"quantization", "audio", "kernels"},
+    {"kernels.path"},
+    {"kernels.front_end", "kernels.network", "kernels.smoother"},
+    {"kernels.codes", "kernels.fft"},
+    {"kernels.products"},
+    {"kernels.x86", "kernels.arm"},
+    {"kernels.packing", "kernels.vectors", "kernels.memory"},
+    {"kernels.compiling", "kernels.cpu"},
     {"errors"},
 ]
 """From the top down; a module may import only from levels below its own."""

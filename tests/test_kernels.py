@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numba.core.codegen import get_host_cpu_features
 
 from streamkws import FrontEnd, FrontEndConfig, kernels
-from streamkws.layers import MAX_INPUTS, block_rows, padded
+from streamkws.kernels import pack_rows, padded
+from streamkws.layers import MAX_INPUTS
 from streamkws.quantization import quantize
 
 PRODUCTS = {8: kernels.matvec_u8_u8, 4: kernels.matvec_u8_u4}
@@ -35,7 +36,7 @@ def kernel_order(codes, bits):
                 inputs = [(r, i + j) for r in range(block, block + lanes) for j in range(4)]
                 flat += [rows[r, k] | rows[r, k + 4] << 4 for r, k in inputs]
         block += lanes
-    assert np.array_equal(flat, block_rows(rows, bits))
+    assert np.array_equal(flat, pack_rows(rows, bits))
     return np.array(flat, np.uint8), n_rows, n_codes
 
 
