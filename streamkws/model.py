@@ -13,9 +13,9 @@ import numpy.typing as npt
 from streamkws import kernels
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
+from streamkws.gptq import round_layers, step_weights
 from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig
 from streamkws.quantization import Quantized
-from streamkws.rounding import round_layers, step_weights
 from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
 
 F32 = npt.NDArray[np.float32]
@@ -174,7 +174,7 @@ class Model:
         weight_bits, activation_bits: for all layers, or one for each; 32 leaves a layer in float32.
         ranges: "matrix" for one range per layer instead of one per column, to compare with.
         examples: log-mel of audio such as the model will hear, (T, F) float32 each, from the start of a stream on. With
-            some, a column's codes are chosen together so that the layers' outputs change least (rounding.py says how;
+            some, a column's codes are chosen together so that the layers' outputs change least (gptq.py says how;
             a minute of it will do), instead of each weight's by itself; more weights then differ, and outputs less.
         Raises ConfigError for widths that do not fit, and for examples that are empty, not (T, F), not finite, or
         come with ranges "matrix".

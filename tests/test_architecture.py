@@ -48,7 +48,7 @@ LEVELS = [
     {"listener"},
     {"detector", "model_file"},
     {"model", "sources"},
-    {"rounding"},
+    {"gptq"},
     {"layers", "frontend", "smoother"},
     {"quantization", "audio", "kernels"},
     {"kernels.path"},
