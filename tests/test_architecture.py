@@ -59,9 +59,16 @@ LEVELS = [
     {"sources.files", "sources.recording"},
     {"sources.devices"},
     {"sources.portaudio"},
-    {"rounding"},
+    {"gptq"},
     {"layers", "frontend", "smoother"},
     {"quantization", "audio", "kernels"},
+    {"kernels.path"},
+    {"kernels.front_end", "kernels.network", "kernels.smoother"},
+    {"kernels.codes", "kernels.fft"},
+    {"kernels.products"},
+    {"kernels.x86", "kernels.arm"},
+    {"kernels.packing", "kernels.vectors", "kernels.memory"},
+    {"kernels.compiling", "kernels.cpu"},
     {"errors"},
 ]
 """From the top down; a module may import only from levels below its own."""

@@ -23,7 +23,7 @@ class Variant:
     ensemble: the variants whose networks, of the same fold, are the ensemble that this one learns from.
     start_from: the variant whose network, of the same fold, training starts from.
     quantization: of its training, if that is quantization-aware: in w4a8.
-    rounding_examples: examples on which its members' codes are chosen (streamkws/rounding.py); 0: rounded as they are.
+    rounding_examples: examples on which its members' codes are chosen (streamkws/gptq.py); 0: rounded as they are.
     weight_bits: the widths in which it is judged, besides float32 if it is trained; activations have 8 bits.
     examples: made for all folds together; 0: as many as the command line says.
     """

@@ -28,14 +28,15 @@ class Layers(NamedTuple):
     state: kernels.NetworkState
 
 
-_read_layers = kernels.reader(Layers)
+LAYERS = kernels.tuple_type(Layers, network=kernels.NETWORK, state=kernels.NETWORK_STATE)
+_load_layers = kernels.load_at(LAYERS)
 
 
 @compiled
 def dense(address, x, y):
     """Float input to float output of all layers. x: (I,) float32. y: (O,) float32."""
-    held = _read_layers(address)
-    network, state = held.network, held.state
+    loaded = _load_layers(address)
+    network, state = loaded.network, loaded.state
     for i in range(x.size):
         state.values[i] = x[i]
     for index in range(len(network.layers)):
@@ -55,8 +56,8 @@ def dense_often(address, x, y, n):
 @compiled
 def run_often(address, n):
     """Compute all layers n times from inputs that are quantized already."""
-    held = _read_layers(address)
-    network, state = held.network, held.state
+    loaded = _load_layers(address)
+    network, state = loaded.network, loaded.state
     for _ in range(n):
         for index in range(len(network.layers)):
             kernels.run_layer(network, state, index)
@@ -79,8 +80,8 @@ class Network:
         biases = tuple(np.zeros(len(w), np.float32) for w in weights)
         model = Model.from_float(config, FloatWeights(mean, scale, tuple(w[:, None] for w in weights), biases))
         self.model = model if weight_bits == 32 else model.quantize(weight_bits, 8)
-        self.held = kernels.Held(Layers(self.model.network, self.model.new_state().state))
-        self.address = self.held.address
+        self.native = kernels.ByAddress(Layers(self.model.network, self.model.new_state().state), LAYERS)
+        self.address = self.native.address
         self.x, output = np.zeros(weights[0].shape[1], np.float32), np.zeros(len(weights[-1]), np.float32)
         self.output = output
         self.y = output.copy

@@ -6,10 +6,10 @@ import pytest
 from conftest import random_model, speechlike
 
 from streamkws import ConfigError, LayerConfig, load_model
+from streamkws.gptq import round_layers, step_weights, windows
 from streamkws.layers import Layer
 from streamkws.model_file import save_model
 from streamkws.quantization import quantize_columns
-from streamkws.rounding import round_layers, step_weights, windows
 
 
 def counts(inputs, weighted):
