@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from streamkws.evaluation.det import DetCurve
+from streamkws.evaluation.curves import DetCurve
 from streamkws.evaluation.scoring import Corpus, NegativeFile, Recording
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,9 @@ from typing import Any
 
 from bench.report import markdown
 from streamkws import Model
-from streamkws.evaluation.det import CLEAN, Evaluation, count_misses
+from streamkws.evaluation.counting import count_misses
+from streamkws.evaluation.operating_points import CLEAN
+from streamkws.evaluation.results import Evaluation
 from streamkws.evaluation.scoring import ROOM_SET, Condition, Corpus, ScoredCorpus, audio_files, score_recordings
 
 SNRS_DB = (10.0, 5.0)
@@ -90,7 +92,8 @@ def thresholds_of(evaluation: Evaluation) -> dict[str, dict[str, float]]:
         curves = evaluation.curves[CLEAN]
         indices = {keyword: curve.index_at(target) for keyword, curve in curves.items() if curve.n_recordings}
         points[name] = {keyword: curves[keyword].thresholds[i] for keyword, i in indices.items() if i is not None}
-    points[OWN] = {k: point.threshold for k, point in evaluation.shipped.items() if evaluation.n_recordings[k]}
+    own = evaluation.at_own_thresholds
+    points[OWN] = {k: point.threshold for k, point in own.items() if evaluation.n_recordings[k]}
     return points
 
 

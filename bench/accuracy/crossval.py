@@ -42,7 +42,9 @@ from bench.report import ROOT, write_section, written_by
 from bench.research import cached_training
 from streamkws import Model
 from streamkws.audio import read_audio
-from streamkws.evaluation.det import CLEAN, Evaluation, evaluate_scores
+from streamkws.evaluation.measure import evaluate_scores
+from streamkws.evaluation.operating_points import CLEAN
+from streamkws.evaluation.results import Evaluation
 from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Scores, read_corpus
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.model import ModelConfig

@@ -19,8 +19,10 @@ import numpy.typing as npt
 from bench.peers.peers import I16, PEERS, Engine, Hit
 from bench.report import markdown
 from streamkws.audio import read_audio
-from streamkws.evaluation.det import AFTER_S, BEFORE_S, CLEAN, ZERO_COUNT_BOUND, Evaluation
+from streamkws.evaluation.counting import AFTER_S, BEFORE_S, ZERO_COUNT_BOUND
 from streamkws.evaluation.latency import as_int16
+from streamkws.evaluation.operating_points import CLEAN
+from streamkws.evaluation.results import Evaluation
 from streamkws.evaluation.scoring import PADDING_SAMPLES, SAMPLE_RATE, Corpus, NoiseBank, Recording
 
 QUIET_S = 1.0
@@ -236,7 +238,7 @@ def own_result(evaluation: Evaluation) -> Result:
         return Point(setting, accepts, misses)
 
     def moved(keyword: str, offset: float) -> int:
-        threshold = evaluation.shipped[keyword].threshold
+        threshold = evaluation.at_own_thresholds[keyword].threshold
         if offset and 0 < threshold < 1:
             threshold = 1 / (1 + math.exp(-offset) * (1 - threshold) / threshold)
         return min(int(np.searchsorted(thresholds, threshold)), len(thresholds) - 1)

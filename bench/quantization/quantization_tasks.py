@@ -1,7 +1,7 @@
 """The two tasks of quantization.py: their data as features, made once, and the figures on their dev speakers.
 
-wakewords: six keywords in streaming audio; the figure is the DET area on clean dev audio (evaluation/det.py says what
-that is). commands: the forty words of Arabic Speech Commands, one second each; the figure is the share of dev clips
+wakewords: six keywords in streaming audio; the figure is the DET area on clean dev audio (defined in
+streamkws/evaluation/__init__.py). commands: the forty words of Arabic Speech Commands, one second each; the figure is the share of dev clips
 whose word is not the one with the highest posterior.
 
 Training examples are made by the package's own ExampleMaker and kept as features, a folder per task, so that dozens of
@@ -26,7 +26,8 @@ import torch
 
 from streamkws import Model
 from streamkws.audio import read_audio
-from streamkws.evaluation.det import CLEAN, evaluate_scores
+from streamkws.evaluation.measure import evaluate_scores
+from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.scoring import NoiseBank, ScoredCorpus, Scores, read_corpus
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.layers import LayerConfig

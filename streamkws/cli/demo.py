@@ -51,7 +51,7 @@ class _Expected:
 
     def matches(self, hit: Detection) -> bool:
         """Return whether a detection is of this keyword, and its peak is not too far from it."""
-        from streamkws.evaluation.det import AFTER_S, BEFORE_S
+        from streamkws.evaluation.counting import AFTER_S, BEFORE_S
 
         return hit.keyword == self.keyword and self.start - BEFORE_S <= hit.peak <= self.end + AFTER_S
 

@@ -69,7 +69,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from streamkws.evaluation.det import evaluate_models, format_table
+    from streamkws.evaluation.measure import evaluate_models
+    from streamkws.evaluation.tables import format_table
 
     if arguments.plot:
         from streamkws.evaluation.plots import draw_det, picture_path, save
