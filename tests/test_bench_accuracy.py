@@ -195,7 +195,7 @@ class TestPeerTables:
 
         shipped = {k: SimpleNamespace(threshold=0.5) for k in ("alexa", "jarvis", "computer")}
         evaluation = SimpleNamespace(
-            model="ours", hours=2.0, shipped=shipped, n_recordings={"alexa": 10, "jarvis": 10, "computer": 0},
+            model="ours", hours=2.0, at_own_thresholds=shipped, n_recordings={"alexa": 10, "jarvis": 10, "computer": 0},
             curves={"clean": curves((0, 1, 4)), "10 dB": curves((1, 2, 5))},
         )  # fmt: skip
         own = own_result(evaluation)
@@ -253,8 +253,8 @@ class TestConditions:
             shipped = {k: SimpleNamespace(threshold=0.7) for k in ("alexa", "jarvis", "computer")}
             silent = DetCurve("computer", "clean", 0, hours, (0.2,), (0,), (0,))
             return SimpleNamespace(
-                hours=hours, curves={"clean": {"alexa": curve, "jarvis": loud, "computer": silent}}, shipped=shipped,
-                n_recordings={"alexa": 5, "jarvis": 5, "computer": 0},
+                hours=hours, curves={"clean": {"alexa": curve, "jarvis": loud, "computer": silent}},
+                at_own_thresholds=shipped, n_recordings={"alexa": 5, "jarvis": 5, "computer": 0},
             )  # fmt: skip
 
         assert thresholds_of(evaluation(1.5)) == {

@@ -1,8 +1,8 @@
 """The two tasks of quantization.py: their data as features, made once, and the figures on their dev speakers.
 
-wakewords: six keywords in streaming audio; the figure is the DET area on clean dev audio (defined in
-streamkws/evaluation/__init__.py). commands: the forty words of Arabic Speech Commands, one second each; the figure is the share of dev clips
-whose word is not the one with the highest posterior.
+wakewords: six keywords in streaming audio; the figure is the DET area on clean dev audio (see
+streamkws/evaluation). commands: the forty words of Arabic Speech Commands, one second each; the figure is the share of
+dev clips whose word is not the one with the highest posterior.
 
 Training examples are made by the package's own ExampleMaker and kept as features, a folder per task, so that dozens of
 trainings see the same examples; what differs between the seeds is initialization, order, time shifts, gains and masks.
