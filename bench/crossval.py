@@ -49,7 +49,8 @@ from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
 from streamkws.training.ensemble import Ensemble
 from streamkws.training.network import KeywordNetwork
-from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.recipe_file import load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments
 from streamkws.training.trainer import block_losses, drawn_by_hardness, hardness, perturbed
 

@@ -33,6 +33,7 @@ LEVELS = [
         "evaluation.examples",
         "evaluation.plots",
     },
+    {"training.recipe_file"},
     {"training.recipe", "training.ensemble"},
     {"training.network", "training.dataset", "evaluation.det"},
     {

@@ -7,7 +7,8 @@ import pytest
 
 from streamkws.errors import ConfigError
 from streamkws.training.fake_quant import QuantizationConfig
-from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig, copy_recipe, load_recipe
+from streamkws.training.recipe import ExportConfig, HiddenLayer, TrainingConfig
+from streamkws.training.recipe_file import copy_recipe, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "models" / "wakewords.toml"
 BENCH = SHIPPED.parent.parent / "bench"
@@ -177,7 +178,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
     [
         (
             "spped = 1\n" + MINIMAL,
-            "unknown key 'spped' in .*tiny.toml; known: name, extends, model, data, augment, training",
+            "unknown key 'spped' in .*tiny.toml; known: name, extends, stages, model, data, augment, training",
         ),
         (
             MINIMAL + "[training]\nsteps_ = 3\n",

@@ -14,7 +14,8 @@ from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS
 from streamkws.training.dataset import ExampleMaker
 from streamkws.training.network import load_network
-from streamkws.training.recipe import Recipe, load_recipe
+from streamkws.training.recipe import Recipe
+from streamkws.training.recipe_file import load_recipe
 
 
 def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | None = None) -> list[Path]:

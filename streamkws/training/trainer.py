@@ -53,7 +53,8 @@ from streamkws.training.network import (
     latest_checkpoint,
     load_network,
 )
-from streamkws.training.recipe import Recipe, TrainingConfig, copy_recipe, load_recipe
+from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.recipe_file import copy_recipe, load_recipe
 from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
 BLOCK = 32
