@@ -1,7 +1,7 @@
 """Misses and false accepts on a corpus; writes the README's tables and the model cards.
 
 What ships learned from dev's recordings of the keywords, too (data.also_keywords), so that its misses there would say
-nothing. Those of its twin do, in bench/twin: the same recipe without them (bench/wakewords-twin.toml).
+nothing. Those of its twin do, in bench/twin: the same recipe without them (`streamkws train --held-out dev`).
 
     python bench/accuracy.py --corpus DIR            prints the tables (DIR as `streamkws evaluate` takes it)
     python bench/accuracy.py --corpus DIR --peers    other wake-word engines too, on the same audio

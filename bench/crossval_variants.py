@@ -74,14 +74,14 @@ AWARE = {
     "average_decay": 0.99,
     "bfloat16": False,
 }
-"""How a network is trained quantization-aware, as in models/wakewords-aware.toml."""
+"""How a network is trained quantization-aware, as in the example at the end of models/wakewords.toml."""
 W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
 MINED = {
     "synthetic": "runs/synthetic-accents",
     "negatives": {**RECORDED_NEGATIVES, "synthetic": 1.5, "runs/mined-made": 0.8},
 }
 """Speakers with accents, and what bench/mine.py found in made sound and synthesized phrases (--foreign 0), without the
-numbers in other languages that models/wakewords-mined.toml has, too."""
+numbers in other languages that the shipped recipe has, too."""
 
 VARIANTS = (
     Variant("baseline"),

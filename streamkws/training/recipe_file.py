@@ -19,6 +19,10 @@ else:
     import tomli as tomllib
 
 SECTIONS = ("model", "data", "augment", "training", "quantization", "export")
+RUNS = Path("runs")
+"""Folder of all runs, in the working directory."""
+HELD_OUT = "-held-out"
+"""Ending of the names of recipes without a part's recordings of the keywords."""
 AFTER_TRAINING = ("bits", "rounding_examples")
 """Entries of [export] that are not for what was trained quantized."""
 
@@ -69,20 +73,42 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def copy_recipe(path: str | Path, target: Path) -> None:
-    """Copy a recipe; one that extends another is written with everything it takes from there, without comments."""
+def recipe_text(path: str | Path) -> str:
+    """The text of a recipe; of one that extends another with everything it takes from there, without comments."""
     text = Path(path).read_text(encoding="utf-8")
     if "extends" in tomllib.loads(text):
-        write_entries(read_entries(path), target, f"{path}, with what it extends")
-    else:
-        target.write_text(text, encoding="utf-8")
+        return entries_text(read_entries(path), f"{path}, with what it extends")
+    return text
 
 
-def write_entries(entries: dict[str, Any], target: Path, source: str) -> None:
-    """Write entries as a recipe, under a comment that says where they are from."""
+def entries_text(entries: dict[str, Any], source: str) -> str:
+    """Entries as the text of a recipe, under a comment that says where they are from."""
     import tomli_w
 
-    target.write_text(f"# {source}.\n\n{tomli_w.dumps(entries)}", encoding="utf-8")
+    return f"# {source}.\n\n{tomli_w.dumps(entries)}"
+
+
+def without_part(entries: dict[str, Any], part: str) -> dict[str, Any]:
+    """The entries of a recipe, a part of the corpus left out of data.also_train and data.also_keywords everywhere."""
+
+    def left(section: Any) -> Any:
+        if not isinstance(section, dict):
+            return section
+        changed = dict(section)
+        for key in ("also_train", "also_keywords"):
+            if isinstance(section.get(key), list):
+                changed[key] = [one for one in section[key] if one != part]
+        return changed
+
+    changed = dict(entries)
+    if "data" in entries:
+        changed["data"] = left(entries["data"])
+    if isinstance(entries.get("stages"), list):
+        changed["stages"] = [
+            {**one, "data": left(one["data"])} if isinstance(one, dict) and "data" in one else one
+            for one in entries["stages"]
+        ]
+    return changed
 
 
 def load_recipe(path: str | Path) -> Recipe:
