@@ -17,17 +17,20 @@ class TestTrain:
     def test_arguments_arrive(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         calls = []
 
-        def train(config: Any, corpus: Any = None, fresh: bool = False) -> str:
-            calls.append(("train", str(config), corpus and str(corpus), fresh))
+        def train(config: Any, corpus: Any, fresh: bool, held_out: str) -> str:
+            calls.append(("train", str(config), corpus and str(corpus), fresh, held_out))
             return "runs/x"
 
         trainer = types.SimpleNamespace(train=train)
 
-        def export(run_folder: str, out: str, corpus: Any = None) -> list[Path]:
+        def export(run_folder: str, out: str, corpus: Any, recipe: None) -> list[Path]:
             calls.append(("export", run_folder, str(out), corpus and str(corpus)))
             return [Path(out) / "x.f32.safetensors"]
 
         exporter = types.SimpleNamespace(export=export)
+        chains = types.SimpleNamespace(read_chain=lambda path, held_out: None)
+        monkeypatch.setitem(sys.modules, "streamkws.training.chain", types.SimpleNamespace(run_chain=0, stage_table=0))
+        monkeypatch.setitem(sys.modules, "streamkws.training.stages", chains)
         monkeypatch.setitem(sys.modules, "streamkws.training.trainer", trainer)
         monkeypatch.setitem(sys.modules, "streamkws.training.export", exporter)
         assert run("train", "a.toml", "--corpus", "c", "--fresh", "--export", "out") == (
@@ -35,11 +38,11 @@ class TestTrain:
             "out/x.f32.safetensors\n",
             "",
         )
-        assert run("train", "a.toml") == (0, "", "")
+        assert run("train", "a.toml", "--held-out", "dev") == (0, "", "")
         assert calls == [
-            ("train", "a.toml", "c", True),
+            ("train", "a.toml", "c", True, ""),
             ("export", "runs/x", "out", "c"),
-            ("train", "a.toml", None, False),
+            ("train", "a.toml", None, False, "dev"),
         ]
 
     def test_torch_is_missing(self, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

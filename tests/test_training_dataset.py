@@ -111,7 +111,7 @@ def test_a_word_heard_elsewhere_is_where_it_is_heard(monkeypatch):
     monkeypatch.setattr(dataset, "posteriors", posteriors)
     placed = dataset.located(clips, KEYWORDS, model)
     assert [(clip.start, clip.end) for clip in placed] == [(8000, 16000), (32000, 40000), (8000, 16000), (0, 4800)]
-    with pytest.raises(ConfigError, match=r"expected data.locator to know 'down', ears knows go up"):
+    with pytest.raises(ConfigError, match=r"expected data.aligner to know 'down', ears knows go up"):
         dataset.located(clips, KEYWORDS, SimpleNamespace(name="ears", keywords=("go up",)))
 
 

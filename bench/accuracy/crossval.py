@@ -52,7 +52,8 @@ from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
 from streamkws.training.ensemble import Ensemble
 from streamkws.training.network import KeywordNetwork
-from streamkws.training.recipe import Recipe, TrainingConfig, load_recipe
+from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.stages import load_stage
 from streamkws.training.teacher import N_EMBEDDING, moments
 from streamkws.training.trainer import block_losses, drawn_by_hardness, hardness, perturbed
 
@@ -447,6 +448,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
     parser.add_argument("--recipe", type=Path, default=ROOT / "models" / "wakewords.toml", help="what is varied")
+    parser.add_argument("--stage", default="labels", help="which stage of it, where it has stages (default: labels)")
     parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
     parser.add_argument("--network", choices=("proxy", "recipe"), default="proxy", help="what is trained")
     parser.add_argument("--steps", type=int, default=0, help="steps of a training (default: 2000, or the recipe's)")
@@ -464,7 +466,7 @@ def main() -> None:
     if unknown:
         sys.exit(f"crossval.py: no such variant: {', '.join(unknown)}; there are {', '.join(v.name for v in VARIANTS)}")
     chosen = [variant for variant in VARIANTS if not names or variant.name in names]
-    recipe = load_recipe(arguments.recipe)
+    recipe = load_stage(arguments.recipe, arguments.stage)
     varied = [arguments.network, arguments.folds, arguments.examples, arguments.steps]
     varied += [asdict(part) for part in (recipe.model, recipe.data, recipe.augment, recipe.training)]
     folder = RUNS / f"{recipe.name}-{arguments.network}-{named(varied)}"

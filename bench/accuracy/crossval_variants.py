@@ -145,7 +145,7 @@ VARIANTS = (
             "codec_share": 0.0,
         },
     ),
-    Variant("not-located", data={"locator": ""}),
+    Variant("not-located", data={"aligner": ""}),
     Variant("no-teacher", data={"teacher": ""}),
     Variant("stronger-teacher", training={"teacher_weight": 6.0}),
     Variant("no-synthetic", data={"synthetic": "", "negatives": RECORDED_NEGATIVES}),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from streamkws.cli.arguments import Commands, load_model
 from streamkws.cli.output import Bar
+from streamkws.errors import ConfigError
 
 
 def add_to(commands: Commands) -> None:
@@ -17,6 +18,8 @@ def add_to(commands: Commands) -> None:
         "train",
         "train a model from a recipe",
         "streamkws train models/wakewords.toml --corpus corpus --export models/",
+        "streamkws train models/wakewords.toml --list",
+        "streamkws train models/wakewords.toml --corpus corpus --held-out dev --export held-out/",
     )
     train.add_argument("config", metavar="CONFIG.toml", help="the recipe, such as models/wakewords.toml")
     train.add_argument("--corpus", metavar="FOLDER", help="the folder with train/ and dev/ (default: the recipe's)")
@@ -24,6 +27,15 @@ def add_to(commands: Commands) -> None:
     train.add_argument(
         "--export", metavar="FOLDER", help="write the trained model into this folder, in every bit width"
     )
+    train.add_argument(
+        "--held-out",
+        default="",
+        metavar="PART",
+        help="train without this part's recordings of the keywords, so that misses on it mean something; the run and "
+        "the models get names of their own, <name>-held-out",
+    )
+    train.add_argument("--stage", default="", metavar="NAME", help="run this stage of the recipe, and what it needs")
+    train.add_argument("--list", action="store_true", help="print the stages of the recipe, and train nothing")
 
     evaluate = commands.add(
         _evaluate,
@@ -58,12 +70,24 @@ def add_to(commands: Commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from streamkws.training.chain import run_chain, stage_table
     from streamkws.training.export import export
+    from streamkws.training.stages import read_chain
     from streamkws.training.trainer import train
 
-    run_folder = train(arguments.config, corpus=arguments.corpus, fresh=arguments.fresh)
+    chain, recipe = read_chain(arguments.config, arguments.held_out), None
+    if chain is None and (arguments.stage or arguments.list):
+        raise ConfigError(f"expected a recipe with [[stages]], {arguments.config} has none")
+    if chain is None:
+        folder = train(arguments.config, arguments.corpus, arguments.fresh, arguments.held_out)
+    elif arguments.list:
+        print(stage_table(chain, arguments.stage))
+        return 0
+    else:
+        stage = run_chain(chain, arguments.corpus, arguments.fresh, arguments.stage)
+        folder, recipe = chain.folder(stage), chain.recipes[stage]
     if arguments.export:
-        for path in export(run_folder, arguments.export, corpus=arguments.corpus):
+        for path in export(folder, arguments.export, arguments.corpus, recipe):
             print(path)
     return 0
 

@@ -42,7 +42,7 @@ SUFFIXES = (".flac", ".ogg", ".wav", ".mp3")
 WORD_SAMPLES = 26000
 """Segments up to this long are single words, longer ones running speech or noise."""
 HEARD, HEARD_LATE = 0.5, 6400
-"""Smoothed posterior from which a locator hears a keyword, and how many samples after its end at most."""
+"""Smoothed posterior from which an aligner hears a keyword, and how many samples after its end at most."""
 VOICE_MARGIN = 4800
 """Samples on either side of a word that are said in another voice with it."""
 SYNTHETIC = "synthetic"
@@ -72,7 +72,7 @@ class DataConfig:
     keyword_share, partial_share, collage_share: parts of the examples that are keywords, pieces of keywords, and short
         pieces of keywords and other speech, one after the other.
     word_pair_share: part of the single-word examples that are several words in a row.
-    locator: a model, by name or path, that knows the keywords: where it hears the keyword of a recording outside the
+    aligner: a model, by name or path, that knows the keywords: where it hears the keyword of a recording outside the
         stretch of sound that speech_region takes for it, the keyword is where it is heard; "" for none.
     min_tail_s: a keyword ends at least this long before the example does.
     synthetic: folder of a set of synthesized speakers (streamkws voices), "" for none; its segments labelled with a
@@ -101,7 +101,7 @@ class DataConfig:
     partial_share: float = 0.08
     collage_share: float = 0.0
     word_pair_share: float = 0.5
-    locator: str = ""
+    aligner: str = ""
     min_tail_s: float = 0.3
     synthetic: str = ""
     synthetic_share: float = 0.3
@@ -217,7 +217,7 @@ def located(clips: list[Clip], keywords: tuple[str, ...], model: Model) -> list[
     missing = sorted(set(keywords) - set(model.keywords))
     if missing:
         raise ConfigError(
-            f"expected data.locator to know {missing[0]!r}, {model.name} knows {', '.join(model.keywords)}"
+            f"expected data.aligner to know {missing[0]!r}, {model.name} knows {', '.join(model.keywords)}"
         )
     clock = model.config.clock
     typical = [
@@ -373,8 +373,8 @@ class ExampleMaker:
         self.keywords = keywords
         parts = parts_of(part, data)
         self.clips, self.unusable = self.read_clips(keyword_parts(part, data))
-        if data.locator:
-            self.clips = located(self.clips, keywords, load_model(data.locator))
+        if data.aligner:
+            self.clips = located(self.clips, keywords, load_model(data.aligner))
         names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
         sets = {name: joined(name, [read_segments(place) for place in set_folders(parts, name)]) for name in names}
         synthetic: list[Clip] = []

@@ -15,11 +15,14 @@ from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS
 from streamkws.training.dataset import ExampleMaker
-from streamkws.training.network import load_network
-from streamkws.training.recipe import Recipe, load_recipe
+from streamkws.training.network import KeywordNetwork, load_network
+from streamkws.training.recipe import Recipe
+from streamkws.training.recipe_file import load_recipe
 
 
-def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | None = None) -> list[Path]:
+def export(
+    run_folder: str | Path, out_folder: str | Path, corpus: str | Path | None = None, recipe: Recipe | None = None
+) -> list[Path]:
     """Write the models of a run and return their paths.
 
     Those are <name>.f32.safetensors and one per pair of export.bits; or, of a run with [quantization], the one model in
@@ -28,16 +31,16 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     run_folder: a run folder (its latest checkpoint is used, or as export.early_stopping says) or a checkpoint in one.
     corpus: replaces the recipe's data.corpus, on whose validation part the thresholds are set, and of whose train part
         the export.rounding_examples are made.
+    recipe: the run's, with the [export] section that holds now; None: the one in the run folder.
     Prints the relative quantization error of every tensor, and the thresholds.
     """
     place = Path(run_folder)
-    recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
+    if recipe is None:
+        recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
     chosen = "best.pt" if recipe.export.early_stopping else "checkpoint.pt"
     checkpoint = place / chosen if place.is_dir() else place
     root = Path(recipe.data.corpus if corpus is None else corpus)
-    network = load_network(checkpoint)
-    settings = recipe.model.to_model_config(recipe.export.provenance)
-    network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
+    network = _exported_network(checkpoint, recipe)
     if network.config.is_float:
         full = Model.from_float(network.config, network.to_float_weights())
         few = [pair for pair in recipe.export.bits if pair[0] < MAX_BITS]
@@ -78,6 +81,20 @@ def export(run_folder: str | Path, out_folder: str | Path, corpus: str | Path | 
     out = Path(out_folder)
     out.mkdir(parents=True, exist_ok=True)
     return [save_model(model, out / f"{recipe.name}.{model.config.bits}.safetensors") for model in models]
+
+
+def float_model(checkpoint: Path, recipe: Recipe) -> Model:
+    """The float32 model of a checkpoint, without thresholds, for the stages that listen with it."""
+    network = _exported_network(checkpoint, recipe)
+    return Model.from_float(network.config, network.to_float_weights())
+
+
+def _exported_network(checkpoint: Path, recipe: Recipe) -> KeywordNetwork:
+    """The network of a checkpoint with the recipe's smoother and provenance."""
+    network = load_network(checkpoint)
+    settings = recipe.model.to_model_config(recipe.export.provenance)
+    network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
+    return network
 
 
 def _examples(recipe: Recipe, root: Path, model: Model) -> list[npt.NDArray[np.float32]]:

@@ -1,13 +1,9 @@
-"""Recipe: a model's TOML file as frozen dataclasses; an unknown key is an error."""
+"""Recipe: the sections of a recipe as frozen dataclasses, validated when they are made; recipe_file.py reads them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig
@@ -17,14 +13,6 @@ from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
 from streamkws.training.dataset import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig, valid_widths
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-AFTER_TRAINING = ("bits", "rounding_examples")
-"""Entries of [export] that are not for what was trained quantized."""
 
 
 @dataclass(frozen=True)
@@ -282,127 +270,3 @@ class Recipe:
                         f"expected training.start_from beside {reason}, found none: batch normalization would be "
                         "frozen before it has seen any data"
                     )
-
-
-def read_entries(path: str | Path) -> dict[str, Any]:
-    """The entries of a recipe's file, upon those of the recipe that its `extends` names, seen from its own folder.
-
-    A value replaces the one below it; tables are merged, lists are not. With a [quantization] section export.bits and
-    export.rounding_examples of the recipe below are left out. Raises ConfigError for a file that cannot be read, or
-    extends itself.
-    """
-    return _read_entries(Path(path), ())
-
-
-def _read_entries(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in above:
-        raise ConfigError(f"expected recipes that end somewhere, {path} extends itself")
-    try:
-        with path.open("rb") as file:
-            entries = tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"expected a recipe in TOML, {path} is not: {error}") from error
-    extends = entries.pop("extends", None)
-    if extends is None:
-        return entries
-    if not isinstance(extends, str):
-        raise ConfigError(f"expected extends to be the path of a recipe, got {extends!r}")
-    below = _read_entries(path.parent / extends, (*above, path.resolve()))
-    if "quantization" in entries and isinstance(below.get("export"), dict):
-        for key in AFTER_TRAINING:
-            below["export"].pop(key, None)
-    entries.setdefault("name", path.stem)
-    return _merged(below, entries)
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        tables = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _merged(below[key], value) if tables else value
-    return merged
-
-
-def copy_recipe(path: str | Path, target: Path) -> None:
-    """Copy a recipe; one that extends another is written with all that it takes from there, without comments."""
-    text = Path(path).read_text(encoding="utf-8")
-    if "extends" in tomllib.loads(text):
-        import tomli_w
-
-        text = f"# {path}, with what it extends.\n\n{tomli_w.dumps(read_entries(path))}"
-    target.write_text(text, encoding="utf-8")
-
-
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe. Raises ConfigError where the file, a key or a value is not as expected."""
-    path = Path(path)
-    entries = read_entries(path)
-    sections = ("model", "data", "augment", "training", "quantization", "export")
-    unknown = sorted(set(entries) - {"name", *sections})
-    if unknown:
-        raise ConfigError(f"unknown key {unknown[0]!r} in {path}; known: name, extends, {', '.join(sections)}")
-    model = dict(_section(entries, "model"))
-    layers = model.get("layers", [])
-    if not isinstance(layers, list):
-        raise ConfigError("expected model.layers to be a list")
-    model["layers"] = tuple(_build(HiddenLayer, layer, f"model.layers[{index}]") for index, layer in enumerate(layers))
-    quantization = None
-    if "quantization" in entries:
-        quantization = _build(QuantizationConfig, _section(entries, "quantization"), "quantization")
-        for key in AFTER_TRAINING:
-            if key in _section(entries, "export"):
-                raise ConfigError(
-                    f"expected no export.{key} beside [quantization], whose model is written in the widths it was "
-                    "trained for"
-                )
-    return Recipe(
-        name=str(entries.get("name", path.stem)),
-        model=_build(NetworkConfig, model, "model"),
-        data=_build(DataConfig, _section(entries, "data"), "data"),
-        augment=_build(AugmentConfig, _section(entries, "augment"), "augment"),
-        training=_build(TrainingConfig, _section(entries, "training"), "training"),
-        export=_build(ExportConfig, _section(entries, "export"), "export"),
-        quantization=quantization,
-    )
-
-
-def _section(entries: dict[str, Any], name: str) -> dict[str, Any]:
-    section = entries.get(name, {})
-    if not isinstance(section, dict):
-        raise ConfigError(f"expected [{name}] to be a section")
-    return section
-
-
-def _build(kind: type[Any], entries: Any, where: str) -> Any:
-    """An object of a frozen dataclass from a section's entries; types are checked against the fields' annotations."""
-    if not isinstance(entries, dict):
-        raise ConfigError(f"expected {where} to be a table, got {entries!r}")
-    fields = {one.name: one for one in dataclasses.fields(kind)}
-    values = {}
-    for key, value in entries.items():
-        if key not in fields:
-            raise ConfigError(f"unknown key {where}.{key}; known: {', '.join(fields)}")
-        values[key] = _checked(value, str(fields[key].type), f"{where}.{key}")
-    missing = [
-        name
-        for name, one in fields.items()
-        if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING and name not in values
-    ]
-    if missing:
-        raise ConfigError(f"expected {where}.{missing[0]}, found none")
-    return kind(**values)
-
-
-def _checked(value: Any, annotation: str, where: str) -> Any:
-    if annotation.startswith("tuple"):
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"expected {where} to be a list, got {value!r}")
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    if annotation == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    expected = {"float": float, "int": int, "bool": bool, "str": str}.get(annotation, dict)
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ConfigError(f"expected {where} to be {annotation}, got {value!r}")
-    return value

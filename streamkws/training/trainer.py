@@ -53,7 +53,17 @@ from streamkws.training.network import (
     latest_checkpoint,
     load_network,
 )
-from streamkws.training.recipe import Recipe, TrainingConfig, copy_recipe, load_recipe
+from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.recipe_file import (
+    HELD_OUT,
+    RUNS,
+    entries_text,
+    load_recipe,
+    read_entries,
+    recipe_text,
+    to_recipe,
+    without_part,
+)
 from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
 BLOCK = 32
@@ -505,21 +515,45 @@ def _reporting(path: Path, fresh: bool) -> Iterator[Report]:
         report.close()
 
 
-def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False) -> Path:
-    """Train the model of a recipe, or go on where its run folder stands, and return that folder, runs/<name>.
+def train(
+    config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False, held_out: str = ""
+) -> Path:
+    """Train the model of a recipe without stages in its run folder, runs/<name>, and return that folder.
 
-    corpus: replaces the recipe's data.corpus. fresh: start anew, even where there is a checkpoint.
-    The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on validation; of
-    the quantized network where there is a [quantization] section).
-    Raises ConfigError for a recipe, corpus or checkpoint that does not fit, AudioError for an unreadable recording.
+    corpus, fresh: see train_network. held_out: a part of the corpus whose recordings of the keywords are left out,
+    though the recipe trains on them; the run's name then ends with -held-out. "" for none.
     """
-    recipe = load_recipe(config_path)
+    path = Path(config_path)
+    if held_out:
+        entries = read_entries(path)
+        left = without_part(entries, held_out)
+        if left == entries:
+            raise ConfigError(f"expected {path} to train on {held_out}, which is to be held out; it does not")
+        left["name"] = f"{entries.get('name', path.stem)}{HELD_OUT}"
+        recipe = to_recipe(left, path)
+        text = entries_text(left, f"{path} without {held_out}'s recordings of the keywords")
+    else:
+        recipe, text = load_recipe(path), recipe_text(path)
+    folder = RUNS / recipe.name
+    train_network(recipe, folder, text, corpus, fresh)
+    return folder
+
+
+def train_network(
+    recipe: Recipe, folder: Path, text: str, corpus: str | Path | None = None, fresh: bool = False
+) -> None:
+    """Train the network of a recipe in a run folder, or continue where that folder stands.
+
+    text: of the recipe, kept there. corpus: replaces the recipe's data.corpus. fresh: start anew, even where there is a
+    checkpoint. The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on
+    validation; of the quantized network where there is a [quantization] section).
+    Raises ConfigError for a corpus or checkpoint that does not fit, AudioError for an unreadable recording.
+    """
     root = Path(recipe.data.corpus if corpus is None else corpus)
     part, validation_part = root / recipe.data.train, root / recipe.data.validation
     for place in (*keyword_parts(part, recipe.data), validation_part):
         if not place.is_dir():
             raise ConfigError(f"expected a corpus folder {place}, found none")
-    folder = Path("runs") / recipe.name
     checkpoint = folder / "checkpoint.pt"
     resumed = None if fresh or not checkpoint.exists() else _read_checkpoint(checkpoint, recipe, part)
     start = None if resumed else _read_start(recipe, part, folder)
@@ -530,11 +564,9 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
     if fresh:
         for old in (checkpoint, folder / "best.pt"):
             old.unlink(missing_ok=True)
-    if Path(config_path).resolve() != (folder / "recipe.toml").resolve():
-        copy_recipe(config_path, folder / "recipe.toml")
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
     with _reporting(folder / "log.jsonl", resumed is None) as report:
         _run(recipe, part, validation_part, folder, resumed, start, ensemble, report)
-    return folder
 
 
 def _read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:

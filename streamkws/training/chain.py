@@ -1,0 +1,159 @@
+"""Running the stages of a recipe: each once, in order, from where the last call stopped.
+
+The folder of a stage, runs/<recipe>/<stage>, holds stage.json: the settings that the stage was begun with, and whether
+it is done. A stage whose settings, or whose inputs' settings, are others now is refused, not mixed up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from streamkws.errors import ConfigError
+from streamkws.model_file import save_model
+from streamkws.training.export import float_model
+from streamkws.training.recipe_file import entries_text
+from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
+from streamkws.training.trainer import train_network
+
+MARK = "stage.json"
+
+
+def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = False, until: str = "") -> str:
+    """Run the stages of a recipe, and return the name of the last trained one.
+
+    corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
+    fresh: starts that stage (all stages) anew, whatever its folder holds.
+    Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
+    """
+    names = chain.needed_by(until) if until else list(chain.stages)
+    restarted = {until} if until else set(names)
+    for name in names:
+        if not (fresh and name in restarted):
+            _check_unchanged(chain, name)
+    ran: set[Path] = set()
+    for name in names:
+        folder = chain.folder(name)
+        if fresh and name in restarted and folder not in ran:
+            shutil.rmtree(folder, ignore_errors=True)
+        ran.add(folder)
+        if _read_mark(folder).get("done"):
+            _say(f"stage {name}: done")
+            continue
+        _say(f"stage {name}: {folder}")
+        _write_mark(chain, name, done=False)
+        _run_stage(chain, name, corpus)
+        _write_mark(chain, name, done=True)
+    return [name for name in names if name in chain.recipes][-1]
+
+
+def stage_table(chain: Chain, until: str = "") -> str:
+    """A line for each stage: name, kind, whether it is done, and what it needs."""
+    rows = [("stage", "kind", "state", "needs")]
+    for name in chain.needed_by(until) if until else chain.stages:
+        mark, stage = _read_mark(chain.folder(name)), chain.stages[name]
+        state = "done" if mark.get("done") else "begun" if mark else "to do"
+        if mark and mark.get("fingerprint") != chain.fingerprint(name):
+            state = "changed"
+        rows.append((name, stage.kind, state, ", ".join(stage.needs) or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = []
+    for *cells, needs in rows:
+        lines.append("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), needs]))
+    return "\n".join(lines)
+
+
+def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
+    folder, stage, entries = chain.folder(name), chain.stages[name], chain.resolved(name)
+    if stage.kind == TRAIN:
+        text = entries_text(chain.flat_entries(name), f"Stage {name} of {chain.path.name}")
+        train_network(chain.recipes[name], folder, text, corpus)
+        save_model(float_model(folder / "checkpoint.pt", chain.recipes[name]), folder / MODEL_FILE)
+        return
+    # the tools are above this package, and a recipe without such stages does without them
+    settings = entries[stage.kind]
+    if stage.kind == "fetch":
+        from streamkws.voices.fetch import fetch_teacher
+
+        fetch_teacher(folder)
+    elif stage.kind == "voices":
+        from streamkws.voices.speakers import synthesize
+
+        speakers, rest = settings["speakers"], {key: value for key, value in settings.items() if key != "speakers"}
+        synthesize(folder, n_speakers=speakers, keywords=_keywords(chain), **rest)
+    else:
+        from streamkws.voices.mining import mine
+
+        models = list(dict.fromkeys(settings["models"]))
+        mine(folder, **{**settings, "models": models})
+
+
+def _keywords(chain: Chain) -> tuple[str, ...]:
+    """The keywords of what the recipe makes in the end."""
+    return chain.recipes[chain.trained[-1]].model.keywords
+
+
+def _read_mark(folder: Path) -> dict[str, Any]:
+    """What stage.json holds; nothing where there is none."""
+    path = folder / MARK
+    if not path.exists():
+        return {}
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        mark = None
+    if not isinstance(mark, dict):
+        raise ConfigError(f"{path} is damaged; --fresh starts the stage anew")
+    return mark
+
+
+def _write_mark(chain: Chain, name: str, done: bool) -> None:
+    folder = chain.folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = {
+        "done": done,
+        "fingerprint": chain.fingerprint(name),
+        "settings": chain.settings(name),
+        "inputs": chain.inputs(name),
+    }
+    temporary = folder / f"{MARK}.part"
+    temporary.write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / MARK)
+
+
+def _check_unchanged(chain: Chain, name: str) -> None:
+    """Raise ConfigError where the folder of a stage was begun with other settings."""
+    folder = chain.folder(name)
+    mark = _read_mark(folder)
+    if not mark or mark.get("fingerprint") == chain.fingerprint(name):
+        return
+    changes = _differences(mark.get("settings"), chain.settings(name))
+    if not changes:
+        inputs = mark.get("inputs", {})
+        changes = [f"{need} is another" for need, wanted in chain.inputs(name).items() if inputs.get(need) != wanted]
+    what = changes[0] if changes else "it is another recipe"
+    raise ConfigError(f"{folder} was made by another recipe ({what}); --fresh --stage {name} starts it anew")
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    """Which entries differ, as texts."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [
+            text
+            for key in keys
+            for text in _differences(before.get(key), now.get(key), f"{where}.{key}" if where else key)
+        ]
+    return [] if before == now else [f"{where} was {_shown(before)}, is {_shown(now)}"]
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else json.dumps(value)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
