@@ -15,7 +15,7 @@ from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.model_file import load_model
 from streamkws.training import trainer
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Block
+from streamkws.training.blocks import Block
 from streamkws.training.export import export
 from streamkws.training.network import load_network
 from streamkws.training.recipe import TrainingConfig

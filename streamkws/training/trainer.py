@@ -1,6 +1,6 @@
 """train: from a recipe to a checkpoint.
 
-A process of its own makes examples (dataset.produce) while this one trains. Examples go to a pool, from which each step
+A process of its own makes examples (producer.produce) while this one trains. They go to a pool, from which each step
 draws at random; every example is used `reuse` times on average, each time with a fresh time shift, gain and
 SpecAugment. How far the pool has moved on is a function of the step, so that the batch of a step depends on the seed
 and the step alone (with hard_share also on the losses before it, which a checkpoint keeps), also after a restart. What
@@ -34,16 +34,8 @@ from streamkws.errors import ConfigError, StreamKwsError
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
 from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, rhythm_positions
-from streamkws.training.dataset import (
-    Block,
-    ProducerConfig,
-    auxiliary_labels,
-    keyword_parts,
-    parts_of,
-    produce,
-    read_segments,
-    read_wakewords,
-)
+from streamkws.training.blocks import Block
+from streamkws.training.data import keyword_parts, parts_of
 from streamkws.training.ensemble import Ensemble, ensemble_loss
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import (
@@ -53,6 +45,7 @@ from streamkws.training.network import (
     latest_checkpoint,
     load_network,
 )
+from streamkws.training.producer import ProducerConfig, produce
 from streamkws.training.recipe import Recipe, TrainingConfig
 from streamkws.training.recipe_file import (
     HELD_OUT,
@@ -64,6 +57,7 @@ from streamkws.training.recipe_file import (
     to_recipe,
     without_part,
 )
+from streamkws.training.recordings import auxiliary_labels, read_segments, read_wakewords
 from streamkws.training.teacher import N_EMBEDDING, moments, teacher_loss
 
 BLOCK = 32
