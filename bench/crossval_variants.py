@@ -135,7 +135,6 @@ VARIANTS = (
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),
     Variant("not-hard", training={"hard_share": 0.0}),
-    Variant("no-dropout", training={"dropout": 0.0}),
     Variant(
         "no-devices",
         augment={
@@ -160,7 +159,6 @@ VARIANTS = (
     Variant("collage", data={"collage_share": 0.12, "keyword_share": 0.45}),
     Variant("noisier", augment={"noise_share": 0.9, "snr_min_db": -5.0, "snr_max_db": 20.0}),
     Variant("fewer-keywords", data={"keyword_share": 0.3}),
-    Variant("focal", training={"focal": 1.0}),
     Variant(
         "stronger",
         augment={

@@ -43,8 +43,8 @@ from streamkws.training.dataset import (
     SegmentSet,
     read_rows,
 )
+from streamkws.training.losses import LOSS_NAMES, Losses, clip_losses
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import LOSS_NAMES, Losses, clip_losses
 
 F32 = npt.NDArray[np.float32]
 Listener = Callable[[F32], F32]

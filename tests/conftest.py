@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from training_runs import aware_run, chirps_run, training_corpus  # noqa: F401, fixtures of several files
 
 from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
 

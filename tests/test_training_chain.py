@@ -14,7 +14,7 @@ from streamkws.cli import main
 from streamkws.errors import ConfigError
 from streamkws.model_file import load_model
 from streamkws.training import chain as chain_module
-from streamkws.training import trainer
+from streamkws.training import loop
 from streamkws.training.chain import run_chain, stage_table
 from streamkws.training.stages import read_chain
 
@@ -145,14 +145,14 @@ def finished(tmp_path_factory, corpus):
         n_steps += 1
         if n_steps == 14:  # the second step of "distilled"
             raise KeyboardInterrupt
-        learn(*arguments)
+        step(*arguments)
 
-    learn = trainer.learn
+    step = loop.optimizer_step
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, module in tools.modules().items():
             patch.setitem(sys.modules, name, module)
-        patch.setattr(trainer, "learn", interrupted)
+        patch.setattr(loop, "optimizer_step", interrupted)
         tools.fails = "voices"
         with pytest.raises(KeyboardInterrupt):
             run_chain(read_chain("chirps.toml"), corpus)

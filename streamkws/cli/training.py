@@ -62,8 +62,8 @@ def add_to(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from streamkws.training.chain import run_chain, stage_table
     from streamkws.training.export import export
+    from streamkws.training.loop import train
     from streamkws.training.stages import read_chain
-    from streamkws.training.trainer import train
 
     chain, recipe = read_chain(arguments.config, arguments.held_out), None
     if chain is None and (arguments.stage or arguments.list):

@@ -18,7 +18,8 @@ from torch import Tensor
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
 from streamkws.training.augment import at_positions
-from streamkws.training.network import KeywordNetwork, latest_checkpoint, load_network
+from streamkws.training.checkpoint import latest_checkpoint, load_network
+from streamkws.training.network import KeywordNetwork
 
 
 class Ensemble:

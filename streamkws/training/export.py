@@ -12,8 +12,9 @@ from streamkws.evaluation.det import CLEAN, calibrate, evaluate_models
 from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS
+from streamkws.training.checkpoint import BEST, CHECKPOINT, load_network
 from streamkws.training.dataset import ExampleMaker
-from streamkws.training.network import KeywordNetwork, load_network
+from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import load_recipe
 
@@ -35,7 +36,7 @@ def export(
     place = Path(run_folder)
     if recipe is None:
         recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
-    chosen = "best.pt" if recipe.export.early_stopping else "checkpoint.pt"
+    chosen = BEST if recipe.export.early_stopping else CHECKPOINT
     checkpoint = place / chosen if place.is_dir() else place
     root = Path(recipe.data.corpus if corpus is None else corpus)
     network = _exported_network(checkpoint, recipe)

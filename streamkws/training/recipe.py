@@ -104,7 +104,6 @@ class TrainingConfig:
     batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
     hard_share: part of a batch drawn in proportion to the highest loss that an absent keyword had in an example when it
         was last used.
-    dropout: part of the inputs of every layer but the first that is left out, whole channels of an example at a time.
     learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. learning_rate_end: where the cosine ends, be it
         higher; above 0, averaged weights do what annealing does, with less learning by heart. average_decay: of that
         average.
@@ -115,7 +114,6 @@ class TrainingConfig:
     ensemble_weight: of the divergence from it.
     ensemble_heard: posterior, somewhere in an example, from which the ensemble hears a keyword; where it does not hear
         one that is present, or hears one that is absent, the labels alone teach that keyword. 0: they never do.
-    focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
         processor has them; what it costs in accuracy is open (bench/experiments.md). Quantized training keeps float32.
@@ -129,7 +127,6 @@ class TrainingConfig:
     reuse: float = 3.0
     pool: int = 3072
     hard_share: float = 0.0
-    dropout: float = 0.0
     learning_rate: float = 3e-3
     learning_rate_end: float = 0.0
     warmup_steps: int = 300
@@ -144,7 +141,6 @@ class TrainingConfig:
     ensemble: tuple[str, ...] = ()
     ensemble_weight: float = 20.0
     ensemble_heard: float = 0.0
-    focal: float = 0.0
     frame_weight: float = 0.2
     bfloat16: bool = False
     threads: int = 1
@@ -161,8 +157,6 @@ class TrainingConfig:
             raise ConfigError(f"expected training.reuse of at least 1, got {self.reuse}")
         if not 0 <= self.hard_share <= 1:
             raise ConfigError(f"expected training.hard_share in 0..1, got {self.hard_share}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"expected training.dropout from 0 to below 1, got {self.dropout}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
         if not all(isinstance(place, str) for place in self.ensemble):
@@ -173,7 +167,7 @@ class TrainingConfig:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (
             "max_minutes", "learning_rate", "learning_rate_end", "warmup_steps", "weight_decay", "gradient_clip",
-            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight", "focal",
+            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight",
             "frame_weight", "seed", "validate_steps", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
