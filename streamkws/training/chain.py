@@ -16,7 +16,7 @@ from typing import Any
 from streamkws.errors import ConfigError
 from streamkws.model_file import save_model
 from streamkws.training.checkpoint import CHECKPOINT
-from streamkws.training.export import float_model
+from streamkws.training.export import trained_model
 from streamkws.training.loop import train_network
 from streamkws.training.recipe_file import entries_text
 from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
@@ -73,7 +73,7 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
     if stage.kind == TRAIN:
         text = entries_text(chain.flat_entries(name), f"Stage {name} of {chain.path.name}")
         train_network(chain.recipes[name], folder, text, corpus)
-        save_model(float_model(folder / CHECKPOINT, chain.recipes[name]), folder / MODEL_FILE)
+        save_model(trained_model(folder / CHECKPOINT, chain.recipes[name]), folder / MODEL_FILE)
         return
     # the tools are above this package, and a recipe without such stages does without them
     settings = entries[stage.kind]
