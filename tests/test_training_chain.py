@@ -279,6 +279,18 @@ def test_a_stage_can_be_started_anew_and_then_what_needs_it_is_refused(copy, cor
         run_chain(chain, corpus)
 
 
+def test_starting_anew_with_a_part_held_out_leaves_what_is_shared(copy, corpus, tools, monkeypatch):
+    chain = read_chain("chirps.toml", "dev")
+    ran = []
+    monkeypatch.setattr(chain_module, "_run_stage", lambda chain, name, corpus: ran.append(name))
+    run_chain(chain, corpus, fresh=True)
+    assert ran == ["labels", "distilled", "found", "mined"]
+    assert states(read_chain("chirps.toml")) == ["done"] * 8 and Path("runs/chirps/member/checkpoint.pt").exists()
+    ran.clear()
+    run_chain(read_chain("chirps.toml"), corpus, fresh=True)
+    assert ran == NAMES and not Path("runs/chirps/member/checkpoint.pt").exists()
+
+
 def test_a_damaged_mark_is_refused(copy, corpus, tools):
     chain = read_chain("chirps.toml")
     (chain.folder("teacher") / "stage.json").write_text("{")

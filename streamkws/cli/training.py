@@ -23,7 +23,9 @@ def add_to(commands: Commands) -> None:
     )
     train.add_argument("config", metavar="CONFIG.toml", help="the recipe")
     train.add_argument("--corpus", metavar="FOLDER", help="folder with train/ and dev/, instead of the recipe's")
-    train.add_argument("--fresh", action="store_true", help="start anew instead of continuing from the last checkpoint")
+    train.add_argument(
+        "--fresh", action="store_true", help="start anew instead of continuing; with --stage that stage alone"
+    )
     train.add_argument("--export", metavar="FOLDER", help="write the trained model there in every bit width")
     train.add_argument(
         "--held-out",

@@ -18,7 +18,7 @@ from streamkws.model_file import save_model
 from streamkws.training.checkpoint import CHECKPOINT
 from streamkws.training.export import trained_model
 from streamkws.training.loop import train_network
-from streamkws.training.recipe_file import entries_text
+from streamkws.training.recipe_file import RUNS, entries_text
 from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
 
 MARK = "stage.json"
@@ -28,20 +28,23 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     """Run the stages of a recipe, and return the name of the last trained one.
 
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
-    fresh: starts that stage (all stages) anew, whatever its folder holds.
+    fresh: starts that stage anew, whatever its folder holds; without one all stages, but for those that a recipe with a
+    part held out shares with the original.
     Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
     """
     names = chain.needed_by(until) if until else list(chain.stages)
-    restarted = {until} if until else set(names)
+    restarted: set[Path] = set()
+    if fresh:
+        folders = [chain.folder(name) for name in names]
+        restarted = {chain.folder(until)} if until else {one for one in folders if one.parent == RUNS / chain.name}
     for name in names:
-        if not (fresh and name in restarted):
+        if chain.folder(name) not in restarted:
             _check_unchanged(chain, name)
-    ran: set[Path] = set()
     for name in names:
         folder = chain.folder(name)
-        if fresh and name in restarted and folder not in ran:
+        if folder in restarted:
             shutil.rmtree(folder, ignore_errors=True)
-        ran.add(folder)
+            restarted.remove(folder)  # another stage may share it
         if _read_mark(folder).get("done"):
             _say(f"stage {name}: done")
             continue
