@@ -1,4 +1,4 @@
-"""Audio: the one gate for bad samples, mixing and resampling to 16 kHz mono, files."""
+"""Audio: the check that all samples pass, conversions, mixing and resampling to 16 kHz mono, files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from io import FileIO
+from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -20,37 +21,37 @@ import numpy.typing as npt
 from streamkws.errors import AudioError, MissingExtraError
 
 SAMPLE_RATE = 16000
-"""Hz; what everything behind this module works at."""
+"""Hz; the rate of all audio after this module."""
 
 FULL_SCALE = 32768
 """The int16 value that corresponds to 1.0."""
 
 MAX_ABS = 64.0
-"""Largest float sample let through: overshoot of a resampler is, int16 audio turned into floats unscaled is not."""
+"""Largest float sample that is accepted: room for the overshoot of a resampler, but not for unscaled int16 values."""
 
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
-"""What a folder is searched for."""
+"""Names that audio_files looks for, in upper or lower case."""
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Hz; limits of the sample rate of a file or device. A damaged header may claim anything."""
 
 BLOCK_SAMPLES = 4000
-"""Default length of a file's blocks: 0.25 s, the most that is lost before a damaged place."""
+"""Default length of a file's blocks: 0.25 s. So much audio at most is lost before a damaged place."""
 
 Samples: TypeAlias = "npt.NDArray[np.int16] | npt.NDArray[np.float32]"
 
 _INT16, _FLOAT32, _FLOAT64 = np.dtype(np.int16), np.dtype(np.float32), np.dtype(np.float64)
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not tell
-_UNKNOWN_BYTES = 0x7FFF0000  # sox and ffmpeg write a size beyond it when they cannot know the length
+_UNKNOWN_BYTES = 0x7FFF0000  # sox and ffmpeg write a larger size when they do not know the length
 _MAX_OGG_PAGE = 65307
 _MP3_FRAMES_SLACK = 2 * 1152  # some encoders count their header frame as audio
 
 
 def valid_samples(samples: npt.ArrayLike) -> Samples:
-    """Return samples as compiled code takes them (contiguous, aligned, native, writable); copied only where needed.
+    """Return samples as compiled code needs them (contiguous, aligned, native, writable); copied only where needed.
 
     samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz. float64 becomes float32.
-    Raises AudioError for another dtype or shape, for a non-finite sample, for floats that are not in [-1, 1] by far.
+    Raises AudioError for another dtype or shape, for a non-finite sample, and for floats far outside [-1, 1].
     """
     try:
         array = np.asarray(samples)
@@ -63,8 +64,8 @@ def valid_samples(samples: npt.ArrayLike) -> Samples:
         raise AudioError(f"expected (n,) int16 or float32 samples, got {array.shape} {dtype}")
     if dtype.kind == "i":
         return array.astype(_INT16)
-    # Two passes and no temporary array; a NaN makes both comparisons false. The sum of squares would be one pass
-    # (0.7 instead of 2.7 us for 160 samples), but it warns where it overflows, and to silence that costs 3 us.
+    # Two passes and no temporary array; a NaN makes both comparisons false. A sum of squares needs one pass (0.7
+    # instead of 2.7 us for 160 samples), but numpy warns when it overflows, and silencing the warning costs 3 us.
     if len(array) and not (np.minimum.reduce(array) >= -MAX_ABS and np.maximum.reduce(array) <= MAX_ABS):
         raise AudioError(_why_unusable(array))
     return array if dtype == _FLOAT32 and array.flags.carray else np.array(array, np.float32, order="C")
@@ -78,13 +79,13 @@ def _why_unusable(array: npt.NDArray[np.floating[Any]]) -> str:
 
 
 class Resampler:
-    """Mixes a stream's channels to mono and resamples it to 16 kHz; bit-identical however the stream is cut.
+    """Mixes a stream's channels to mono and resamples it to 16 kHz; the output does not depend on the block lengths.
 
     rate_in: sample rate of the input in Hz.
     n_channels: number of channels of the input; the output is their mean.
-    Raises AudioError for a rate or a number of channels that cannot be.
+    Raises AudioError for a rate or a number of channels out of range.
 
-    soxr's HQ quality holds back 6 to 36 ms of audio at 48 kHz until flush.
+    At 48 kHz, soxr's HQ quality holds 6 to 36 ms of audio back until flush.
     """
 
     def __init__(self, rate_in: int, n_channels: int = 1) -> None:
@@ -102,8 +103,8 @@ class Resampler:
     def push(self, block: Samples) -> npt.NDArray[np.float32]:
         """Feed a block and return the (n,) float32 samples it completed.
 
-        block: (n, n_channels), of one channel also (n,), int16 or float32; any n. At 16 kHz mono float32 the block
-        itself comes back.
+        block: (n, n_channels), or (n,) for one channel; int16 or float32; any n. A float32 block at 16 kHz mono is
+        returned itself, not copied.
         Raises AudioError for another dtype or shape.
         """
         n_channels = 1 if block.ndim == 1 else block.shape[-1]
@@ -123,7 +124,7 @@ class Resampler:
         return resampled
 
     def flush(self) -> npt.NDArray[np.float32]:
-        """Return the (n,) float32 samples still held back; the resampler is then as new."""
+        """Return the (n,) float32 samples still held back, and reset the resampler."""
         rest = np.zeros(0, np.float32)
         if self._stream is not None:
             rest = self._stream.resample_chunk(rest, last=True)
@@ -132,20 +133,29 @@ class Resampler:
 
 
 def as_float(samples: Samples) -> npt.NDArray[np.float32]:
-    """Return int16 samples as float32 in [-1, 1), exactly; float32 ones as they are."""
+    """Return int16 samples as float32 in [-1, 1), exactly; float32 samples as they are."""
     if samples.dtype == _FLOAT32:
         return samples  # type: ignore[return-value]
     return samples.astype(np.float32) * np.float32(1 / FULL_SCALE)
 
 
+def as_int16(samples: npt.NDArray[np.floating[Any]], scale: float = FULL_SCALE) -> npt.NDArray[np.int16]:
+    """Return float samples as int16: scaled, rounded to the nearest (halves to even), clipped.
+
+    scale: the int16 value of 1.0; 1 for samples that have the range of int16 already.
+    """
+    rounded: npt.NDArray[np.floating[Any]] = np.clip(np.rint(samples * scale), -FULL_SCALE, FULL_SCALE - 1)
+    return rounded.astype(np.int16)
+
+
 class AudioFile:
-    """A recording, decoded while it is read: an iterable of 16 kHz mono blocks that can be gone through once.
+    """A recording, decoded while it is read: an iterable of 16 kHz mono blocks that can be iterated over once.
 
-    A 16-bit file at 16 kHz mono gives its int16 samples, every other file float32. Of a damaged or cut file the audio
-    before the damage comes first, then AudioError.
+    A 16-bit file at 16 kHz mono gives its int16 samples, every other file float32. A damaged or cut file gives the
+    audio before the damage, and then AudioError.
 
-    path: wav, flac, ogg, mp3 or whatever else libsndfile reads; any sample rate and number of channels.
-    block_samples: a block has about as many samples.
+    path: wav, flac, ogg, mp3 or another format of libsndfile; any sample rate and number of channels.
+    block_samples: the approximate length of a block.
 
     name: the path.
     rate, n_channels: of the file, not of its blocks.
@@ -213,8 +223,8 @@ class AudioFile:
                     raise AudioError("expected audio, got an empty file")
                 self._missing = _what_is_missing(self._file, status.st_size)
                 self._file.seek(0)
-            # A descriptor and not the name: libsndfile would believe a name that ends in .mp3 or .raw. Its wheels for
-            # Windows have a C library of their own, to which Python's descriptors mean nothing.
+            # A descriptor, not the name: libsndfile would trust a name that ends in .mp3 or .raw. On Windows its wheels
+            # have a C library of their own, which does not know Python's descriptors.
             posix = os.name == "posix"
             self._decoder = _decoder_class()(self._file.fileno() if posix else self.name, closefd=False)
             if self._decoder.format == "MP3" and stat.S_ISREG(status.st_mode) and posix:
@@ -231,8 +241,8 @@ class AudioFile:
     def _open_mp3(self) -> None:
         """Open the file again, as a pipe.
 
-        Where no Xing header tells an MP3's length, libsndfile guesses it from the file's size and stops there: half of
-        a file with a variable bit rate was lost. From a pipe it reads to the end.
+        If no Xing header states an MP3's length, libsndfile guesses it from the file's size and stops there; half of a
+        file with a variable bit rate was lost so. A pipe it reads to the end.
         """
         self._decoder.close()
         self._file.seek(_id3_bytes(self._file))
@@ -275,7 +285,7 @@ class AudioFile:
             raise AudioError(f"{self.name}: {trouble}")
 
     def _shortfall(self, n_read: int) -> str:
-        """Say what is missing at the end of the file, if anything is."""
+        """Return what is missing at the end of the file, "" if nothing."""
         n_lost = 0 if self.duration_s is None else self._n_frames - n_read
         if n_lost > (_MP3_FRAMES_SLACK if self._decoder.format == "MP3" else 0):
             return f"damaged: {n_lost / self.rate:.2f} s of its {self.duration_s:.2f} s cannot be decoded"
@@ -297,8 +307,23 @@ def read_audio(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
+def audio_files(folder: str | os.PathLike[str], on_error: Callable[[OSError], object] | None = None) -> list[Path]:
+    """Return the files below a folder, at any depth, whose suffix is one of AUDIO_SUFFIXES, in sorted order.
+
+    Files and folders whose name starts with a dot are left out.
+    on_error: is called with the OSError of each folder that cannot be read; None skips such folders silently.
+    """
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=on_error):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(place, name) for name in files if name.lower().endswith(AUDIO_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
 def _id3_bytes(file: FileIO) -> int:
-    """Return the length of the tag before an MP3's audio; libsndfile skips no long one (a cover) in a pipe."""
+    """Return the bytes of the tag before an MP3's audio; libsndfile cannot skip a long one (a cover) in a pipe."""
     file.seek(0)
     head = file.read(10)
     if head[:3] != b"ID3":
@@ -310,7 +335,7 @@ def _id3_bytes(file: FileIO) -> int:
 
 
 def _what_is_missing(file: FileIO, size: int) -> str:
-    """Say what a wav, aiff or ogg file lacks at its end, if anything: libsndfile takes such files for complete."""
+    """Return what a wav, aiff or ogg file lacks at its end, "" if nothing; libsndfile does not notice it."""
     head = file.read(12)
     if head[:4] == b"OggS":
         file.seek(max(0, size - _MAX_OGG_PAGE))
@@ -348,9 +373,9 @@ def _soundfile() -> Any:
 @cache
 def _decoder_class() -> Any:
     class Decoder(_soundfile().SoundFile):  # type: ignore[misc]
-        """A file read strictly forward.
+        """A file that is read forward only.
 
-        soundfile seeks to where it is after every read, which restarts an MP3's decoder: the samples depended on the
+        After every read soundfile seeks to where it is. This restarts an MP3's decoder: the samples depended on the
         length of the blocks, and some were lost.
         """
 
@@ -367,6 +392,6 @@ def _copy(file: FileIO, inlet: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's message without the file's name and ornaments."""
+    """Return an error's message without the file's name, a prefix or a full stop."""
     text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
     return str(text).removeprefix("Error : ").rstrip(".")

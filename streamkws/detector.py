@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,8 @@ MAX_HISTORY_S = 3600.0
 class Detector:
     """Detects keywords in one stream. One thread at a time; any number of detectors may share a model.
 
+    A copy (copy, deepcopy, pickle) is a detector of its own that has heard the same; copies share the model.
+
     thresholds: per keyword, or one number for all; those not given are the model's own.
     keywords: the keywords to listen for; None is all.
     history_s: seconds of audio that are kept for audio(), 0 for none; 32 kB each.
@@ -53,35 +56,52 @@ class Detector:
         self.front_end = model.front_end()
         self.network_state = model.new_state()
         self.smoother = model.smoother(thresholds, keywords)
-        config = model.config
-        n_keywords = len(config.keywords)
-        self._rate = config.frontend.sample_rate
+        self._rate = model.config.frontend.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
         self._origin = 0  # the sample at which the stages began anew
-        self._events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
-        self._rows = self._events.view(kernels.EVENT, np.ndarray)  # which is read in a tenth of the time
-        self._path = kernels.Held(
-            kernels.Path(
+        self._native = self._native_arrays()
+        self._warm_up()
+
+    def _native_arrays(self) -> kernels.ByAddress:
+        """What the compiled path touches, by one address; this detector alone owns it."""
+        config = self.model.config
+        n_keywords = len(config.keywords)
+        events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
+        self._events = events.view(kernels.EVENT, np.ndarray)  # which is read in a tenth of the time
+        native = kernels.ByAddress(
+            kernels.StreamArrays(
                 front_end=self.front_end.tables,
                 front_end_state=self.front_end.state,
-                network=model.network,
+                network=self.model.network,
                 network_state=self.network_state.state,
                 smoother=self.smoother.tables,
                 smoother_state=self.smoother.state,
                 frame_stride=np.array([config.frame_stride], np.int64),
                 frame=np.zeros(config.frontend.n_mels, np.float32),
                 posteriors=np.zeros(n_keywords, np.float32),
-                events=self._events,
+                events=events,
                 limit=np.array([MAX_ABS], np.float32),
                 block=np.zeros(CHUNK_SAMPLES, np.float32),
                 history=self._history,
                 n_heard=self._n_heard,
-            )
+            ),
+            kernels.STREAM_ARRAYS,
         )
-        self._address = self._path.address
-        self._warm_up()
+        self._address = native.address
+        return native
+
+    def __getstate__(self) -> dict[str, Any]:
+        native = ("_native", "_address", "_events")
+        return {name: value for name, value in self.__dict__.items() if name not in native}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        self.__dict__.update(saved)
+        self._native = self._native_arrays()
+
+    def __copy__(self) -> Detector:
+        return deepcopy(self)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -114,7 +134,7 @@ class Detector:
     def _hits(self, n_events: int) -> list[Detection]:
         if not n_events:
             return []
-        return self._on_the_clock(self.smoother.detections(self._rows[:n_events]))
+        return self._on_the_clock(self.smoother.detections(self._events[:n_events]))
 
     def _on_the_clock(self, hits: list[Detection]) -> list[Detection]:
         """Detections with the time since the stages began, as times since the stream's first sample."""

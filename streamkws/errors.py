@@ -4,14 +4,14 @@
     ├── AudioError         (ValueError)   audio that cannot be used: format, rate, damaged file, device
     ├── ConfigError        (ValueError)   a setting out of its range, an unknown keyword or name
     ├── ModelFileError     (ValueError)   a model file that is damaged, foreign, newer or missing
-    └── MissingExtraError  (ImportError)  an optional part is not installed; names the command that mends it
+    └── MissingExtraError  (ImportError)  an optional part is not installed; the message names the command to install it
 
-A message says what was expected and what came.
+A message says what was expected and what was found.
 """
 
 
 class StreamKwsError(Exception):
-    """Base class of every error streamkws raises on purpose."""
+    """Base class of all errors that streamkws raises on purpose."""
 
 
 class AudioError(StreamKwsError, ValueError):

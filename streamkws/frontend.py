@@ -75,7 +75,7 @@ def mel_filters(config: FrontEndConfig) -> F32:
     return filters
 
 
-class FrontEnd:
+class FrontEnd(kernels.OneStream):
     """Turns a stream of samples into log-mel frames; one object per stream.
 
     filters: (F, fft_samples // 2 + 1) float32 mel filters; None makes them with python_speech_features.
@@ -83,6 +83,9 @@ class FrontEnd:
     Frame t covers the samples from t * hop_samples on. With default settings the frames equal
     python_speech_features.logfbank's, apart from its last, zero-padded one.
     """
+
+    state: kernels.FrontEndState
+    tables: kernels.FrontEndTables
 
     def __init__(self, config: FrontEndConfig | None = None, filters: F32 | None = None) -> None:
         self.config = config = FrontEndConfig() if config is None else config
@@ -92,13 +95,15 @@ class FrontEnd:
             raise ConfigError(f"expected mel filters of shape ({config.n_mels}, {n_bins}), got {filters.shape}")
         self.tables = _tables(config, filters)
         n_half = config.fft_samples // 2
-        self.state = kernels.FrontEndState(
-            samples=kernels.aligned(np.zeros(config.window_samples)),
-            previous=np.zeros(1),
-            n_samples=np.zeros(1, np.int64),
-            work=kernels.aligned(np.zeros((4, n_half))),
-            power=kernels.aligned(np.zeros(n_half + kernels.MEL_BINS)),
-            energies=np.zeros(config.n_mels),
+        self.state = kernels.own_arrays(
+            kernels.FrontEndState(
+                samples=np.zeros(config.window_samples),
+                previous=np.zeros(1),
+                n_samples=np.zeros(1, np.int64),
+                work=np.zeros((4, n_half)),
+                power=np.zeros(n_half + kernels.MEL_BINS),
+                energies=np.zeros(config.n_mels),
+            )
         )
 
     def push(self, samples: npt.ArrayLike) -> F32:
@@ -115,11 +120,6 @@ class FrontEnd:
         kernels.push_samples(self.tables, self.state, block, frames)
         return frames[:n_frames]
 
-    def reset(self) -> None:
-        """Return to the state of a new FrontEnd."""
-        for array in self.state:
-            array.fill(0)
-
 
 def _tables(config: FrontEndConfig, filters: F32) -> kernels.FrontEndTables:
     n_half = config.fft_samples // 2
@@ -133,14 +133,16 @@ def _tables(config: FrontEndConfig, filters: F32) -> kernels.FrontEndTables:
     n = config.window_samples
     window = np.ones(n) if config.window == "rectangular" else 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n) / n)
     quarter = np.arange(max(1, n_half // 4)) / n_half
-    return kernels.FrontEndTables(
-        window=kernels.aligned(window),
-        twiddles=kernels.aligned(_unit_roots(np.arange(n_half) / config.fft_samples)),
-        roots=kernels.aligned(np.concatenate([_unit_roots(power * quarter) for power in (1, 2, 3)])),
-        mel_limits=limits,
-        mel_weights=np.concatenate([row[a:b] for row, (a, b) in zip(padded, limits, strict=True)]),
-        scalars=np.array([config.preemphasis, config.energy_floor, np.log(config.energy_floor)]),
-        hop_samples=np.array([config.hop_samples], np.int64),
+    return kernels.constant_arrays(
+        kernels.FrontEndTables(
+            window=window,
+            twiddles=_unit_roots(np.arange(n_half) / config.fft_samples),
+            roots=np.concatenate([_unit_roots(power * quarter) for power in (1, 2, 3)]),
+            mel_limits=limits,
+            mel_weights=np.concatenate([row[a:b] for row, (a, b) in zip(padded, limits, strict=True)]),
+            scalars=np.array([config.preemphasis, config.energy_floor, np.log(config.energy_floor)]),
+            hop_samples=np.array([config.hop_samples], np.int64),
+        )
     )
 
 

@@ -12,7 +12,6 @@ from streamkws.errors import ConfigError
 from streamkws.quantization import (
     MAX_BITS,
     MIN_BITS,
-    PACKED_BITS,
     Quantized,
     column_errors,
     pack_codes,
@@ -161,43 +160,18 @@ class Layer:
         return self.weights
 
     def kernel_weights(self) -> U8:
-        """The codes as the matrix kernels read them (kernels.py says how): (taps, bytes) uint8, padded with zeros."""
+        """The codes as the matrix kernels read them (kernels.packing says how): (taps, bytes) uint8, zero-padded."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
         c = self.config
-        n_rows, n_codes = padded(c.n_outputs, kernels.ROW_BLOCK), padded(c.n_inputs, kernels.ROW_CODES)
+        n_rows = kernels.padded(c.n_outputs, kernels.ROW_BLOCK)
+        n_codes = kernels.padded(c.n_inputs, kernels.ROW_CODES)
         codes = np.zeros((c.taps, n_rows, n_codes), np.uint8)
         codes[:, : c.n_outputs, : c.n_inputs] = self.weights.codes.transpose(1, 0, 2)
-        return np.stack([block_rows(tap, c.weight_bits) for tap in codes])
+        return np.stack([kernels.pack_rows(tap, c.weight_bits) for tap in codes])
 
     def stored_codes(self) -> U8:
         """The codes as a model file holds them: flat, in (O, taps, I) order, packed without gaps."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
         return pack_codes(self.weights.codes.ravel(), self.config.weight_bits)
-
-
-def block_rows(codes: U8, bits: int) -> U8:
-    """Weight codes in the order of the matrix kernels.
-
-    codes: (rows, n) uint8, multiples of kernels.ROW_BLOCK and kernels.ROW_CODES. Returns (bytes,) uint8.
-    """
-    n = len(codes) // kernels.LANES * kernels.LANES
-    return np.concatenate([_blocks(codes[:n], kernels.LANES, bits), _blocks(codes[n:], kernels.ROW_BLOCK, bits)])
-
-
-def _blocks(codes: U8, lanes: int, bits: int) -> U8:
-    """block_rows for rows that fill blocks of so many lanes."""
-    n_blocks, n_codes = len(codes) // lanes, codes.shape[1]
-    if bits > PACKED_BITS:
-        lessened = codes - np.uint8(kernels.WEIGHT_OFFSET)  # modulo 256: a signed byte
-        groups = lessened.reshape(n_blocks, lanes, n_codes // kernels.GROUP, kernels.GROUP)
-        return groups.transpose(0, 2, 1, 3).ravel()
-    halves = codes.reshape(n_blocks, lanes, n_codes // 8, 2, 4)
-    packed: U8 = halves[..., 0, :] | (halves[..., 1, :] << np.uint8(4))
-    return packed.transpose(0, 2, 1, 3).ravel()
-
-
-def padded(n: int, multiple: int) -> int:
-    """The smallest multiple of multiple that is at least n."""
-    return -(-n // multiple) * multiple

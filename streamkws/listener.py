@@ -1,4 +1,4 @@
-"""listen: a source heard in a thread of its own, for applications with a loop of their own."""
+"""listen: detections in a source, found in a thread of its own, for applications that have their own loop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from streamkws.smoother import Detection
 from streamkws.sources import AudioSource, Source, open_source
 
 CLOSE_S = 2.0
-"""Longest wait for the listening thread, which ends with the block that it waits for."""
+"""Seconds that close waits for the listening thread at most; the thread ends when the source gives the next block."""
 
 _log = logging.getLogger(__name__)
 
 
 class Listener:
-    """Hears a source in a thread of its own; detections go to a callback, or to `async for`.
+    """Finds keywords in a source, in a thread of its own; detections go to a callback, or to `async for`.
 
         with kws.listen(mic, model, print):
             ...  # the application's own work
@@ -29,12 +29,12 @@ class Listener:
         async for hit in kws.listen(mic, model):
             ...
 
-    The callback is called in the listening thread, one detection after the other, and listening waits for it; what it
-    raises is logged, and listening goes on. What the source raises comes out of the with statement, or of async for.
-    A listener listens once. audio and close may be called from any thread.
+    The callback is called in the listening thread, for one detection after the other, and listening waits for it. An
+    exception of the callback is logged, and listening goes on. An exception of the source is raised at the end of the
+    with statement, or by async for. A listener listens once. audio and close may be called from any thread.
 
     source, model, thresholds, keywords, history_s: as for Detector.hear and Detector; the source is not closed.
-    on_detection: called with each Detection.
+    on_detection: called with each Detection; None for async for.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Listener:
         self._error: Exception | None = None
 
     def audio(self, start: float, end: float) -> I16:
-        """A stretch of the audio heard last, as Detector.audio gives it."""
+        """Return the audio from start to end, seconds of the stream, as Detector.audio does."""
         return self._detector.audio(start, end)
 
     def __enter__(self) -> Listener:
@@ -70,13 +70,13 @@ class Listener:
             self._raise()
 
     def join(self) -> None:
-        """Wait until the source ends. Raises what it raised."""
+        """Wait until the source ends. Raises the exception of the source, if there was one."""
         if self._thread is not None:
             self._thread.join()
         self._raise()
 
     def close(self) -> None:
-        """Stop listening; a callback under way ends first."""
+        """Stop listening; a callback that runs ends first."""
         self._source.close()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(CLOSE_S)
@@ -132,7 +132,7 @@ class Listener:
 
 
 class _Stoppable(AudioSource):
-    """A source that ends when it is closed, at the next block; what is inside stays open."""
+    """A source around another; after close it ends at the next block, and the other stays open."""
 
     def __init__(self, source: Source) -> None:
         self._inside = source
@@ -157,4 +157,4 @@ class _Stoppable(AudioSource):
 
 
 listen = Listener
-"""Makes a Listener; named for how it reads where it is used."""
+"""Another name of Listener, for `async for hit in listen(mic, model)`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,9 @@ import numpy.typing as npt
 from streamkws import kernels
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
-from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig, padded
+from streamkws.gptq import round_layers, step_weights
+from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig
 from streamkws.quantization import Quantized
-from streamkws.rounding import round_layers, step_weights
 from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
 
 F32 = npt.NDArray[np.float32]
@@ -120,7 +121,7 @@ class FloatWeights:
 
 
 class Model:
-    """A network with its settings; constant, shared between streams and threads.
+    """A network with its settings; constant, shared between streams and threads, and by its own copies.
 
     features: (2, F) float32, mean and scale of the log-mel input.
     filters: (F, fft_samples // 2 + 1) float32 mel filters.
@@ -173,7 +174,7 @@ class Model:
         weight_bits, activation_bits: for all layers, or one for each; 32 leaves a layer in float32.
         ranges: "matrix" for one range per layer instead of one per column, to compare with.
         examples: log-mel of audio such as the model will hear, (T, F) float32 each, from the start of a stream on. With
-            some, a column's codes are chosen together so that the layers' outputs change least (rounding.py says how;
+            some, a column's codes are chosen together so that the layers' outputs change least (gptq.py says how;
             a minute of it will do), instead of each weight's by itself; more weights then differ, and outputs less.
         Raises ConfigError for widths that do not fit, and for examples that are empty, not (T, F), not finite, or
         come with ranges "matrix".
@@ -266,6 +267,15 @@ class Model:
         """Bytes of the same weights and biases in float32."""
         return 4 * self.n_parameters
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.config, self.layers, self.features, self.filters)
+
+    def __copy__(self) -> Model:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self
+
     def front_end(self) -> FrontEnd:
         """A new FrontEnd with the model's settings and filters."""
         return FrontEnd(self.config.frontend, self.filters)
@@ -285,8 +295,10 @@ class Model:
         )
 
 
-class ModelState:
+class ModelState(kernels.OneStream):
     """One stream's network: a ring of quantized frames per layer. All zero is the start of a stream."""
+
+    state: kernels.NetworkState
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -295,18 +307,20 @@ class ModelState:
         is_float = records.weight_bits == FLOAT_BITS
         widest = max(int(records.n_inputs.max()), int(records.n_rows.max()))
         n_last = int(records.n_outputs[-1])
-        self.state = kernels.NetworkState(
-            codes=kernels.aligned(np.zeros(int((records.n_slots * records.n_codes)[~is_float].sum()), np.uint8)),
-            floats=kernels.aligned(np.zeros(int((records.n_slots * records.n_inputs)[is_float].sum()), np.float32)),
-            ranges=np.zeros((slots, 2), np.float32),
-            sums=np.zeros(slots, np.int32),
-            newest=np.zeros(len(records), np.int64),
-            n_frames=np.zeros(1, np.int64),
-            values=kernels.aligned(np.zeros(widest, np.float32)),
-            products=kernels.aligned(np.zeros(int(records.n_rows.max()), np.int32)),
-            output_codes=np.zeros(n_last, np.uint8),
-            output_range=np.zeros((1, 2), np.float32),
-            output_sum=np.zeros(1, np.int32),
+        self.state = kernels.own_arrays(
+            kernels.NetworkState(
+                codes=np.zeros(int((records.n_slots * records.n_codes)[~is_float].sum()), np.uint8),
+                floats=np.zeros(int((records.n_slots * records.n_inputs)[is_float].sum()), np.float32),
+                ranges=np.zeros((slots, 2), np.float32),
+                sums=np.zeros(slots, np.int32),
+                newest=np.zeros(len(records), np.int64),
+                n_frames=np.zeros(1, np.int64),
+                values=np.zeros(widest, np.float32),
+                products=np.zeros(int(records.n_rows.max()), np.int32),
+                output_codes=np.zeros(n_last, np.uint8),
+                output_range=np.zeros((1, 2), np.float32),
+                output_sum=np.zeros(1, np.int32),
+            )
         )
 
     def push(self, frames: npt.ArrayLike) -> F32:
@@ -323,11 +337,6 @@ class ModelState:
         kernels.push_frames(self.model.network, self.state, config.frame_stride, rows, posteriors)
         return posteriors[:n]
 
-    def reset(self) -> None:
-        """Return to the state of a new ModelState."""
-        for array in self.state:
-            array.fill(0)
-
 
 def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
     """Pack the layers into the flat arrays the kernels read."""
@@ -342,7 +351,8 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
     for record, layer in zip(records, layers, strict=True):
         c = layer.config
         record.n_inputs, record.n_outputs = c.n_inputs, c.n_outputs
-        record.n_rows, record.n_codes = padded(c.n_outputs, kernels.ROW_BLOCK), padded(c.n_inputs, kernels.ROW_CODES)
+        record.n_rows = kernels.padded(c.n_outputs, kernels.ROW_BLOCK)
+        record.n_codes = kernels.padded(c.n_inputs, kernels.ROW_CODES)
         record.taps, record.dilation, record.n_slots = c.taps, c.dilation, c.n_slots
         record.activation, record.residual = ACTIVATIONS[c.activation], c.residual
         record.weight_bits = c.weight_bits
@@ -376,14 +386,12 @@ def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:
     empty_bytes, empty_floats = np.zeros(0, np.uint8), np.zeros(0, np.float32)
     network = kernels.Network(
         layers=records,
-        weights=kernels.aligned(np.concatenate([*weights, empty_bytes])),
-        float_weights=kernels.aligned(np.concatenate([*float_weights, empty_floats])),
+        weights=np.concatenate([*weights, empty_bytes]),
+        float_weights=np.concatenate([*float_weights, empty_floats]),
         columns=np.concatenate(columns, axis=1).astype(np.float32),
         weight_sums=np.concatenate([*weight_sums, empty_floats]),
         narrow_sums=np.concatenate([*narrow_sums, np.zeros(0, np.uint16)]),
         levels=np.array([FLOAT_LEVELS if b == FLOAT_BITS else 2**b - 1 for b in bits], np.float32),
         features=np.ascontiguousarray(features, np.float32),
     )
-    for array in network:
-        array.setflags(write=False)
-    return network
+    return kernels.constant_arrays(network)

@@ -33,8 +33,6 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 
 MIN_BITS, MAX_BITS = 2, 8
-PACKED_BITS = 4
-"""Weight codes of at most this many bits are held two to a byte by the kernels, wider ones one to a byte."""
 WEIGHT_RANGES = ("column", "matrix")
 """What weights share a range: those of an output unit, or, to compare with, all of a layer."""
 

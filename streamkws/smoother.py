@@ -80,7 +80,7 @@ def valid_keywords(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, 
     return names
 
 
-class PosteriorSmoother:
+class PosteriorSmoother(kernels.OneStream):
     """Smooths posteriors and decides; one object per stream.
 
     The posteriors of each keyword are averaged over the last smoothing_steps. When the average reaches the keyword's
@@ -95,6 +95,9 @@ class PosteriorSmoother:
     Source: the smoothing of Chen, Parada, Heigold, "Small-footprint keyword spotting using deep neural networks",
     ICASSP 2014, section 2.3, for keywords of one label each; waiting for the peak is this project's.
     """
+
+    state: kernels.SmootherState
+    tables: kernels.SmootherTables
 
     def __init__(
         self,
@@ -117,18 +120,20 @@ class PosteriorSmoother:
         names = keywords if wanted is None else valid_keywords(wanted, keywords)
         levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in keywords]
         settings = (config.smoothing_steps, config.patience_steps, config.refractory_steps)
-        self.tables = kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
-        for array in self.tables:
-            array.setflags(write=False)
+        self.tables = kernels.constant_arrays(
+            kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
+        )
         n = len(keywords)
-        self.state = kernels.SmootherState(
-            posteriors=np.zeros((config.smoothing_steps, n), np.float32),
-            smoothed=np.zeros(n, np.float32),
-            peaks=np.zeros(n, np.float32),
-            phases=np.zeros(n, np.int64),
-            peak_steps=np.zeros(n, np.int64),
-            ready_steps=np.zeros(n, np.int64),
-            n_steps=np.zeros(1, np.int64),
+        self.state = kernels.own_arrays(
+            kernels.SmootherState(
+                posteriors=np.zeros((config.smoothing_steps, n), np.float32),
+                smoothed=np.zeros(n, np.float32),
+                peaks=np.zeros(n, np.float32),
+                phases=np.zeros(n, np.int64),
+                peak_steps=np.zeros(n, np.int64),
+                ready_steps=np.zeros(n, np.int64),
+                n_steps=np.zeros(1, np.int64),
+            )
         )
         self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
         self._delay_steps = (config.smoothing_steps - 1) / 2
@@ -160,11 +165,6 @@ class PosteriorSmoother:
         """The detections that the end of the stream completes: peaks that were still awaited."""
         events = event_buffer(len(self.keywords))
         return self.detections(events[: kernels.flush_smoother(self.tables, self.state, events)])
-
-    def reset(self) -> None:
-        """Return to the state of a new PosteriorSmoother."""
-        for array in self.state:
-            array.fill(0)
 
     def detections(self, events: npt.NDArray[Any]) -> list[Detection]:
         """The Detections that a kernel wrote as events, (n,) of kernels.EVENT."""

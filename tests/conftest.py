@@ -7,12 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import settings
+from tones import RATE, tones, tones_model
 from training_runs import aware_run, chirps_run, training_corpus  # noqa: F401, fixtures of several files
 
-from streamkws import FloatWeights, FrontEndConfig, LayerConfig, Model, ModelConfig, SmootherConfig
+from streamkws import (
+    AudioError,
+    Detector,
+    FloatWeights,
+    FrontEndConfig,
+    LayerConfig,
+    Model,
+    ModelConfig,
+    SmootherConfig,
+    cli,
+    save_model,
+)
 
-BENCH = Path(__file__).parent.parent / "bench"
+ROOT = Path(__file__).parent.parent
 
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
@@ -69,6 +82,13 @@ def speechlike(n_samples, seed=0):
     return (0.5 * x / np.abs(x).max()).astype(np.float32)
 
 
+def refused(make):
+    """Return the text of the AudioError that a call raises."""
+    with pytest.raises(AudioError) as error:
+        make()
+    return str(error.value)
+
+
 def run_python(script, **environment):
     """What the script, which finds the tests folder in sys.argv[1], prints in a Python of its own."""
     result = subprocess.run(
@@ -84,6 +104,60 @@ def run_python(script, **environment):
 
 @pytest.fixture
 def bench_module(monkeypatch):
-    """Imports a module of bench/ by its name."""
-    monkeypatch.syspath_prepend(str(BENCH))
+    """Imports a module by its name, those of bench/ too: "bench.speed.latency"."""
+    monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory):
+    """tones_model's file."""
+    path = tmp_path_factory.mktemp("model") / "tones.f32.safetensors"
+    model = tones_model()
+    save_model(model, path)
+    Detector(model)  # compiles the kernels, if nobody has yet
+    return str(path)
+
+
+@pytest.fixture
+def audio(tmp_path):
+    """Write the tones of keywords into a file and return its path."""
+
+    def write(name, *keywords):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tones(*keywords), RATE)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command in this process; return its exit code, standard output and standard error."""
+    monkeypatch.setattr(cli.output, "SLOW_START_S", 600.0)  # a busy machine adds no line to standard error
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = cli.main(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def start():
+    """Start a command in a process of its own."""
+    processes = []
+
+    def popen(*arguments):
+        command = [sys.executable, "-m", "streamkws", *arguments]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe))
+        return processes[-1]
+
+    yield popen
+    for process in processes:
+        process.kill()
+        process.communicate()

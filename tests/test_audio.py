@@ -20,7 +20,16 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkws.audio import SAMPLE_RATE, AudioFile, Resampler, as_float, read_audio, valid_samples
+from streamkws.audio import (
+    SAMPLE_RATE,
+    AudioFile,
+    Resampler,
+    as_float,
+    as_int16,
+    audio_files,
+    read_audio,
+    valid_samples,
+)
 from streamkws.errors import AudioError, MissingExtraError
 
 
@@ -204,6 +213,50 @@ def test_wrong_channels_are_refused() -> None:
 
 def test_int16_is_scaled_exactly() -> None:
     assert as_float(np.array([-32768, 0, 1, 32767], np.int16)).tolist() == [-1.0, 0.0, 1 / 32768, 32767 / 32768]
+
+
+def test_every_int16_survives_the_way_to_float_and_back() -> None:
+    samples = np.arange(-32768, 32768).astype(np.int16)
+    there = as_float(samples)
+    back = as_int16(there)
+    assert back.dtype == np.int16 and np.array_equal(back, samples)
+    assert np.array_equal(as_int16(samples.astype(np.float32), 1), samples)
+
+
+def test_floats_are_rounded_and_clipped() -> None:
+    assert as_int16(np.array([-2.0, -1.0, 1.0, 2.0], np.float32)).tolist() == [-32768, -32768, 32767, 32767]
+    assert as_int16(np.array([-1.5, -0.5, 0.5, 0.6, 1.5, 40000]), 1).tolist() == [-2, 0, 0, 1, 2, 32767]
+    assert as_int16(np.array([2.5 / 32768, 3.5 / 32768], np.float32)).tolist() == [2, 4]
+
+
+# -- folders
+
+
+def test_audio_files_of_a_folder(tmp_path: Path) -> None:
+    names = ["b.wav", "a/z.OPUS", "a/b/c.oga", "a-b/d.mp3", "c.flac", "e.ogg"]
+    for name in [*names, "notes.txt", ".hidden.wav", ".cache/f.wav", "a/.git/g.flac", "h.wav.part"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert audio_files(tmp_path) == sorted(tmp_path / name for name in names)
+    assert audio_files(str(tmp_path / "a")) == [tmp_path / "a/b/c.oga", tmp_path / "a/z.OPUS"]
+    assert audio_files(tmp_path / "a" / ".git") == [tmp_path / "a/.git/g.flac"], "a folder that was asked for"
+
+
+def test_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1.wav", "b/2.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "a":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    errors: list[OSError] = []
+    assert audio_files(tmp_path, errors.append) == audio_files(tmp_path) == [tmp_path / "b/2.wav"]
+    assert [(error.filename, error.strerror) for error in errors] == [(str(tmp_path / "a"), "Permission denied")]
 
 
 # -- files that are well

@@ -1,4 +1,4 @@
-"""bench/accuracy.py: what counts as a peer's detection, the conditions, the tables and the picture."""
+"""bench/accuracy/accuracy.py: what counts as a peer's detection, the conditions, the tables and the picture."""
 
 import json
 from dataclasses import replace
@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from streamkws.evaluation.det import DetCurve
+from streamkws.evaluation.curves import DetCurve
 from streamkws.evaluation.scoring import Corpus, NegativeFile, Recording
 
-BENCH = Path(__file__).parent.parent / "bench"
+ROOT = Path(__file__).parent.parent
+WORKERS = ROOT / "bench" / "peers" / "peer_workers"
 
 
 @pytest.fixture(autouse=True)
 def bench_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    monkeypatch.syspath_prepend(str(BENCH / "peer_workers"))
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.syspath_prepend(str(WORKERS))
 
 
 def recording(keyword, number=0):
@@ -27,14 +28,14 @@ def recording(keyword, number=0):
 
 def material(*recordings, seconds=1.0, negative_s=1800):
     """Recordings of this length, padded, in both conditions, and two negative files."""
-    from accuracy_peers import CONDITIONS, Material
+    from bench.peers.accuracy_peers import CONDITIONS, Material
 
     audio = [np.zeros(int((2 + seconds) * 16000), np.int16) for _ in recordings]
     return Material(recordings, dict.fromkeys(CONDITIONS, audio), [np.zeros(negative_s * 16000, np.int16)] * 2)
 
 
 def point(setting, accepts, clean, noisy):
-    from accuracy_peers import Point
+    from bench.peers.accuracy_peers import Point
 
     return Point(setting, accepts, {"clean": clean, "10 dB": noisy})
 
@@ -42,7 +43,7 @@ def point(setting, accepts, clean, noisy):
 @pytest.fixture
 def result():
     """10 recordings of each of two words, 2 hours, three settings."""
-    from accuracy_peers import Result
+    from bench.peers.accuracy_peers import Result
 
     points = (
         point(0.9, {"alexa": 8, "jarvis": 4}, {"alexa": 0, "jarvis": 1}, {"alexa": 1, "jarvis": 2}),
@@ -56,7 +57,7 @@ def result():
 @pytest.fixture
 def single(result):
     """An engine that has one of the words."""
-    from accuracy_peers import Result
+    from bench.peers.accuracy_peers import Result
 
     one = point(0.5, {"alexa": 1}, {"alexa": 1}, {"alexa": 3})
     return Result("Single", "threshold", {"alexa": 10}, 2.0, (one,), (("threshold 0.5", one),))
@@ -64,9 +65,10 @@ def single(result):
 
 class TestDetections:
     def test_thresholds_on_scores_say_what_the_worker_says(self):
-        from accuracy_peers import QUIET_S, detections
         from listen import QUIET_S as WORKERS_QUIET_S
         from listen import Once
+
+        from bench.peers.accuracy_peers import QUIET_S, detections
 
         assert QUIET_S == WORKERS_QUIET_S
         rng, block_samples = np.random.default_rng(0), 1600
@@ -82,8 +84,8 @@ class TestDetections:
             assert expected
 
     def test_the_decision_window_is_that_of_the_evaluation(self):
-        from accuracy_peers import tally
-        from peers import Hit
+        from bench.peers.accuracy_peers import tally
+        from bench.peers.peers import Hit
 
         at_s = {0.79: 1, 0.81: 0, 1.5: 0, 2.49: 0, 2.51: 1}  # the recording lies between 1 and 2 s
         for heard_s, misses in at_s.items():
@@ -92,15 +94,15 @@ class TestDetections:
             assert found.misses == {"clean": {"alexa": misses, "jarvis": 0}, "10 dB": {"alexa": 1, "jarvis": 0}}
 
     def test_false_accepts_are_counted_by_keyword(self):
-        from accuracy_peers import tally
-        from peers import Hit
+        from bench.peers.accuracy_peers import tally
+        from bench.peers.peers import Hit
 
         negatives = [[Hit("alexa", 1.0, None), Hit("alexa", 9.0, None)], [Hit("jarvis", 1.0, None)]]
         found = tally(material(), ["alexa", "jarvis"], 0.5, {}, negatives)
         assert found.false_accepts == {"alexa": 2, "jarvis": 1}
 
     def test_an_engine_hears_its_own_keywords_only(self):
-        from accuracy_peers import count_recordings, known
+        from bench.peers.accuracy_peers import count_recordings, known
 
         heard = material(recording("alexa"), recording("jarvis"), recording("jarvis", 1))
         assert known(heard, ["jarvis"]) == [1, 2]
@@ -109,8 +111,8 @@ class TestDetections:
 
     @pytest.mark.parametrize("scored", [False, True])
     def test_an_engine_is_measured_at_all_its_settings(self, monkeypatch, scored):
-        import accuracy_peers
-        from peers import Hit
+        from bench.peers import accuracy_peers
+        from bench.peers.peers import Hit
 
         class Loud:
             """Hears alexa in every recording and thrice in each negative; the last time only at low thresholds."""
@@ -153,7 +155,7 @@ class TestDetections:
 
 class TestPeerTables:
     def test_rows(self, result, single):
-        from accuracy_peers import table
+        from bench.peers.accuracy_peers import table
 
         rows = table([result, single], ["alexa", "jarvis"]).splitlines()[2:]
         assert rows == [
@@ -163,7 +165,7 @@ class TestPeerTables:
         ]
 
     def test_report_says_what_it_rests_on(self, result):
-        from accuracy_peers import report
+        from bench.peers.accuracy_peers import report
 
         text = report([result], ["Gone: no such file"])
         assert "2.00 h of negative audio" in text
@@ -171,7 +173,7 @@ class TestPeerTables:
         assert "Left out" not in report([result], [])
 
     def test_a_curve_moves_all_keywords_together(self, result, single):
-        from accuracy_peers import det_curve
+        from bench.peers.accuracy_peers import det_curve
 
         both = det_curve(result, ["alexa", "jarvis"], "clean")
         assert np.array(both) == pytest.approx(np.array([(0.0, 0.3), (1.5, 0.1), (3.0, 0.05)]))
@@ -182,7 +184,7 @@ class TestPeerTables:
         assert det_curve(more, ["alexa"], "clean") == [(0.0, 0.4), (1.0, 0.1), (4.0, 0.0), (5.0, 0.0)]
 
     def test_streamkws_is_told_as_its_evaluation_counts(self):
-        from accuracy_peers import own_result
+        from bench.peers.accuracy_peers import own_result
 
         def curves(misses):
             accepts = {"alexa": (3, 1, 0), "jarvis": (2, 0, 0)}
@@ -193,7 +195,7 @@ class TestPeerTables:
 
         shipped = {k: SimpleNamespace(threshold=0.5) for k in ("alexa", "jarvis", "computer")}
         evaluation = SimpleNamespace(
-            model="ours", hours=2.0, shipped=shipped, n_recordings={"alexa": 10, "jarvis": 10, "computer": 0},
+            model="ours", hours=2.0, at_own_thresholds=shipped, n_recordings={"alexa": 10, "jarvis": 10, "computer": 0},
             curves={"clean": curves((0, 1, 4)), "10 dB": curves((1, 2, 5))},
         )  # fmt: skip
         own = own_result(evaluation)
@@ -208,7 +210,7 @@ class TestPeerTables:
 
     def test_curves_are_drawn(self, result, single, tmp_path):
         pytest.importorskip("matplotlib")
-        from accuracy_peers import draw
+        from bench.peers.accuracy_peers import draw
 
         draw([result, single], tmp_path / "peers.svg")
         text = (tmp_path / "peers.svg").read_text()
@@ -225,13 +227,13 @@ class TestConditions:
         return Corpus(tmp_path, (), (talk, file) if labels else (talk,))
 
     def test_noise_is_sorted_into_kinds(self, tmp_path):
-        from accuracy_conditions import noise_kinds
+        from bench.accuracy.accuracy_conditions import noise_kinds
 
         found = noise_kinds(self.corpus(tmp_path, ("rooster", "rain", "", "running_tap", "gong", "rain")))
         assert found == {"water": ("rain", "running_tap"), "creatures": ("rooster",), "other noise": ("gong",)}
 
     def test_conditions_are_those_that_the_corpus_can_make(self, tmp_path):
-        from accuracy_conditions import conditions_of
+        from bench.accuracy.accuracy_conditions import conditions_of
 
         assert [one.name for one in conditions_of(self.corpus(tmp_path, ()))] == ["clean"]
         (tmp_path / "impulse_responses").mkdir()
@@ -243,7 +245,7 @@ class TestConditions:
         assert (found[6].snr_db, found[6].noise, found[6].in_room) == (10.0, (), True)
 
     def test_targets_that_the_hours_do_not_resolve_are_left_out(self):
-        from accuracy_conditions import thresholds_of
+        from bench.accuracy.accuracy_conditions import thresholds_of
 
         def evaluation(hours):
             curve = DetCurve("alexa", "clean", 5, hours, (0.2, 0.5, 0.9), (0, 1, 2), (4, 1, 0))
@@ -251,8 +253,8 @@ class TestConditions:
             shipped = {k: SimpleNamespace(threshold=0.7) for k in ("alexa", "jarvis", "computer")}
             silent = DetCurve("computer", "clean", 0, hours, (0.2,), (0,), (0,))
             return SimpleNamespace(
-                hours=hours, curves={"clean": {"alexa": curve, "jarvis": loud, "computer": silent}}, shipped=shipped,
-                n_recordings={"alexa": 5, "jarvis": 5, "computer": 0},
+                hours=hours, curves={"clean": {"alexa": curve, "jarvis": loud, "computer": silent}},
+                at_own_thresholds=shipped, n_recordings={"alexa": 5, "jarvis": 5, "computer": 0},
             )  # fmt: skip
 
         assert thresholds_of(evaluation(1.5)) == {
@@ -263,7 +265,7 @@ class TestConditions:
         assert thresholds_of(evaluation(8.0))["at most 0.5 FA/h"] == {"alexa": 0.2}
 
     def test_report(self):
-        from accuracy_conditions import Point, Result, report, to_json
+        from bench.accuracy.accuracy_conditions import Point, Result, report, to_json
 
         misses = [[{"alexa": 1, "jarvis": 0}, {"alexa": 2, "jarvis": 1}], [{"alexa": 0, "jarvis": 0}] * 2]
         noise = {"water": ("rain", "running_tap")}
@@ -281,38 +283,38 @@ class TestConditions:
 class TestCommand:
     @pytest.mark.parametrize(("given", "names"), [([], 0), (["--peers"], 4), (["--peers", "porcupine"], 1)])
     def test_peers_are_named_or_all(self, monkeypatch, given, names):
-        from accuracy import parse_arguments
+        from bench.accuracy.accuracy import parse_arguments
 
         monkeypatch.setattr("sys.argv", ["accuracy.py", "--corpus", "dev", *given])
         assert len(parse_arguments().peers) == names
 
     def test_an_unknown_peer_is_wrong_usage(self, monkeypatch, capsys):
-        from accuracy import parse_arguments
+        from bench.accuracy.accuracy import parse_arguments
 
         monkeypatch.setattr("sys.argv", ["accuracy.py", "--corpus", "dev", "--peers", "snowboy"])
         with pytest.raises(SystemExit):
             parse_arguments()
         assert "no such peer: snowboy; there are porcupine, " in capsys.readouterr().err
 
-    def test_other_models_than_the_twin(self, tmp_path):
-        from accuracy import ROOT, WIDTHS, load_twins
+    def test_other_models_than_those_held_out(self, tmp_path):
+        from bench.models import WIDTHS, load_widths
 
-        models = load_twins(ROOT / "models" / "wakewords")
+        models = load_widths(ROOT / "models" / "wakewords")
         assert [model.config.bits for model in models] == list(WIDTHS)
-        with pytest.raises(SystemExit, match=r"twin\.f32\.safetensors"):
-            load_twins(tmp_path / "twin")
+        with pytest.raises(SystemExit, match=r"other\.f32\.safetensors"):
+            load_widths(tmp_path / "other")
 
-    def test_the_twin_is_the_shipped_network(self):
-        from accuracy import ROOT, load_twins
+    def test_the_held_out_models_are_the_shipped_network(self):
+        from bench.models import load_widths
 
-        for twin, model in zip(load_twins(), load_twins(ROOT / "models" / "wakewords"), strict=True):
-            assert (twin.keywords, twin.n_parameters) == (model.keywords, model.n_parameters)
-            assert (twin.config.smoother, twin.config.bits) == (model.config.smoother, model.config.bits)
-            assert twin.name.startswith("wakewords-twin.") and twin.thresholds != model.thresholds
+        for held_out, model in zip(load_widths(), load_widths(ROOT / "models" / "wakewords"), strict=True):
+            assert (held_out.keywords, held_out.n_parameters) == (model.keywords, model.n_parameters)
+            assert (held_out.config.smoother, held_out.config.bits) == (model.config.smoother, model.config.bits)
+            assert held_out.name.startswith("wakewords-held-out.") and held_out.thresholds != model.thresholds
 
     def test_a_peer_that_does_not_run_is_told(self, monkeypatch, capsys):
-        import accuracy
-        from peers import PeerError
+        from bench.accuracy import accuracy
+        from bench.peers.peers import PeerError
 
         def gone(*_):
             raise PeerError("Gone: no such file")
@@ -323,17 +325,17 @@ class TestCommand:
         assert capsys.readouterr().err == "Gone: no such file\n"
 
     def test_peers_that_were_not_asked_for_stay(self, monkeypatch, tmp_path):
-        import accuracy
+        from bench.accuracy import accuracy
 
-        monkeypatch.setattr(accuracy, "ROOT", tmp_path)
-        (tmp_path / "bench").mkdir()
-        (tmp_path / "bench" / "accuracy.json").write_text('{"date": "old", "peers": [1]}')
+        monkeypatch.setattr(accuracy, "FIGURES", tmp_path / "accuracy.json")
+        monkeypatch.setattr("bench.report.README", tmp_path / "README.md")
+        (tmp_path / "accuracy.json").write_text('{"date": "old", "peers": [1]}')
         (tmp_path / "README.md").write_text("a\n<!-- accuracy -->\nold\n<!-- /accuracy -->\nb\n")
         accuracy.write("dev", [], [], {"accuracy": "new"}, {"date": "today", "machine": "m", "models": []})
-        assert json.loads((tmp_path / "bench" / "accuracy.json").read_text()) == {
+        assert json.loads((tmp_path / "accuracy.json").read_text()) == {
             "date": "today", "machine": "m", "models": [], "peers": [1],
         }  # fmt: skip
-        command = "python bench/accuracy.py --corpus <corpus>/dev --write"
+        command = "python bench/accuracy/accuracy.py --corpus <corpus>/dev --write"
         assert (tmp_path / "README.md").read_text() == (
             f"a\n<!-- accuracy -->\nnew\n\nWritten by `{command}` on today (m).\n<!-- /accuracy -->\nb\n"
         )

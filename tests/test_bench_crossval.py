@@ -1,8 +1,7 @@
-"""Folds keep speakers together, and the tables of bench/crossval.py say what its results hold."""
+"""Folds keep speakers together, and the tables of bench/accuracy/crossval.py say what its results hold."""
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +10,15 @@ from synthetic_corpus import KEYWORDS, write_part
 from streamkws.training.dataset import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig
 
-BENCH = Path(__file__).parent.parent / "bench"
-
 
 @pytest.fixture
 def bench(bench_module):
-    return bench_module("crossval")
+    return bench_module("bench.accuracy.crossval")
 
 
 @pytest.fixture
 def tables(bench_module):
-    return bench_module("crossval_report")
+    return bench_module("bench.accuracy.crossval_report")
 
 
 def test_speakers_are_dealt_evenly_and_the_same_each_time(bench):
@@ -142,7 +139,7 @@ def test_what_a_variant_learns_from_is_trained_first(bench, monkeypatch, tmp_pat
 
 
 def test_voices_are_kept(bench, monkeypatch, tmp_path):
-    from crossval_voices import read_voices, write_voices
+    from bench.accuracy.crossval_voices import read_voices, write_voices
 
     clip = bench.Clip(np.arange(9, dtype=np.int16), 1, "x", 2, 7)
     voices = {(0, 2): bench.replace(clip, samples=np.arange(4, dtype=np.int16), start=1, end=3), (0, 1): clip}

@@ -11,10 +11,11 @@ import pytest
 from streamkws import cli, save_model
 from streamkws.evaluation.latency import Timing, as_int16, cut, join, measure
 
-BENCH = Path(__file__).parent.parent / "bench"
+ROOT = Path(__file__).parent.parent
+WORKERS = ROOT / "bench" / "peers" / "peer_workers"
 BEEPER = f"""
 import sys
-sys.path.insert(0, {str(BENCH / "peer_workers")!r})
+sys.path.insert(0, {str(WORKERS)!r})
 import listen
 
 
@@ -50,8 +51,8 @@ listen.main()
 
 @pytest.fixture(autouse=True)
 def bench_modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCH))
-    monkeypatch.syspath_prepend(str(BENCH / "peer_workers"))
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.syspath_prepend(str(WORKERS))
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ class TestTiming:
 
 class TestPeers:
     def test_an_engine_is_timed_and_heard_over_its_pipe(self, beeper):
-        from peers import Peer
+        from bench.peers.peers import Peer
 
         samples = np.zeros(1050, np.int16)
         samples[250] = 2000
@@ -126,13 +127,13 @@ class TestPeers:
             assert set(engine.memory()) == {"bare_mb", "resident_mb"}
 
     def test_an_engine_that_does_not_start_is_one_line(self, beeper):
-        from peers import Peer, PeerError
+        from bench.peers.peers import Peer, PeerError
 
         with pytest.raises(PeerError, match=r"^Broken: FileNotFoundError: no model here$"):
             Peer("Broken", "broken", worker=beeper).start()
 
     def test_a_worker_that_ends_is_one_line(self, tmp_path):
-        from peers import PeerError, Worker
+        from bench.peers.peers import PeerError, Worker
 
         script = tmp_path / "ends.py"
         script.write_text("raise SystemExit(3)")
@@ -141,12 +142,23 @@ class TestPeers:
             worker.ask("open")
         worker.close()
 
-    def test_a_peer_that_cannot_be_installed_is_one_line(self):
-        from peers import Peer, PeerError
+    def test_a_peer_that_cannot_be_installed_is_one_line(self, monkeypatch, tmp_path):
+        from bench.peers import peers
 
-        script = "import sys; sys.exit('notice\\nERROR: No matching distribution\\nbye')"
-        with pytest.raises(PeerError, match=r"^Some cannot be installed: ERROR: No matching distribution$"):
-            Peer("Some", "some", ("some",))._run([sys.executable, "-c", script])
+        (tmp_path / "peers").touch()  # a file where the folder of environments should be
+        monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path / "peers")
+        with pytest.raises(peers.PeerError, match=r"^Some cannot be installed: .*$"):
+            peers.Peer("Some", "some", ("some",)).python()
+
+    def test_an_environment_that_is_there_is_used(self, beeper, tmp_path):
+        from bench.peers.peers import Peer, PeerError
+
+        python = tmp_path / "python"
+        python.symlink_to(sys.executable)
+        with Peer("Other", "beeper", worker=beeper, interpreter=str(python)).start() as engine:
+            assert engine.keywords == ["alexa"]
+        with pytest.raises(PeerError, match=r"^Gone does not start: No such file or directory: .*none$"):
+            Peer("Gone", "beeper", worker=beeper, interpreter=str(tmp_path / "none")).start()
 
     def test_scores_say_a_keyword_once(self):
         from listen import Once
@@ -176,7 +188,7 @@ class TestTables:
         return {**named, **one.figures(), **blocks, **memory, **more}
 
     def test_latency_is_compared_with_the_yardstick(self):
-        from latency import table
+        from bench.speed.latency import table
 
         live = {"live": {"cpu_us_per_10ms": 55.0}}
         rows = table([self.figures("ours", 5.0, **live), self.figures("theirs", 20.0)], "theirs").splitlines()
@@ -185,23 +197,47 @@ class TestTables:
         assert rows[3].startswith("| theirs | 1 | 10 | 20.0 | 1.00 | 10.0 | - |")
 
     def test_latency_without_the_yardstick_or_memory(self):
-        from latency import table
+        from bench.speed.latency import table
 
         unknown = {"resident_mb": None, "bare_mb": None}
         rows = table([self.figures("ours", 5.0, **unknown)], "theirs").splitlines()
         assert "theirs" not in rows[0]
         assert rows[2].endswith("| - | - |")
 
+    def test_two_versions_are_compared_turn_by_turn(self):
+        from bench.speed.latency import Case, comparison, measure_cases
+
+        here = Case(None, "ours", 160, rounds=[timing([4, 4]), timing([6, 6])])
+        there = Case(None, "ours, there", 160, rounds=[timing([4, 4]), timing([4, 4])])
+        row = comparison([(here, there)]).splitlines()[2]
+        assert row == "| ours | 10 | 5.00 | 4.00 | 1.250 | 1.000 to 1.500 |"
+
+        order = []
+
+        class Engine:
+            def __init__(self, name):
+                self.name = name
+
+            def time_blocks(self, *_, **__):
+                order.append(self.name)
+                return timing([1]), 1
+
+            def memory(self):
+                return {}
+
+        list(measure_cases([Case(Engine(name), name, 160) for name in "ab"], np.zeros(160, np.int16), 2, 2, 0.0))
+        assert "".join(order) == "ababba"  # warming up, then turns, of which every other goes backwards
+
     def test_latency_is_drawn(self, tmp_path):
         pytest.importorskip("matplotlib")
-        from latency import Case, draw
+        from bench.speed.latency import Case, draw
 
         case = Case(None, "ours", 160, rounds=[timing([5, 6, 7, 500])])
         draw([case], tmp_path / "latency.svg")
         assert "ours, blocks of 10 ms" in (tmp_path / "latency.svg").read_text()
 
     def test_kernels_are_compared_with_the_best_other(self):
-        from kernels import NETWORKS, OWN_ENGINES, python_table
+        from bench.speed.kernels import NETWORKS, OWN_ENGINES, python_table
 
         called = {(engine, network): 2.0 for engine in OWN_ENGINES for network in NETWORKS}
         called |= {(engine, network): us for engine, us in (("numpy", 9.0), ("litert", 4.0)) for network in NETWORKS}
@@ -209,20 +245,20 @@ class TestTables:
         assert row == "| 128x620 | 9.00 | 4.00 | 2.00 | 2.00 | 2.00 | 2.0 | 2.0 |"
 
     def test_kernels_alone(self):
-        from kernels import NETWORKS, OWN_ENGINES, python_table
+        from bench.speed.kernels import NETWORKS, OWN_ENGINES, python_table
 
         called = {(engine, network): 2.0 for engine in OWN_ENGINES for network in NETWORKS}
         assert python_table(called).splitlines()[2] == "| 128x620 | 2.00 | 2.00 | 2.00 |"
 
     def test_kernels_against_the_floor(self):
-        from kernels import floor_table
+        from bench.speed.kernels import floor_table
 
         one = {"network": "128x128", "engine": "w8a8", "multiply_us": 0.25, "read_us": 0.5, "floor_us": 0.5}
         row = floor_table([{**one, "given_us": 0.75, "whole_us": 1.0}]).splitlines()[2]
         assert row == "| 128x128 | w8a8 | 0.25 | 0.50 | 0.75 | 1.5 | 1.00 | 2.0 |"
 
     def test_batches_are_taken_in_turns_and_their_median_shown(self):
-        from kernels import in_turns
+        from bench.speed.kernels import in_turns
 
         calls, us = [], {"a": iter([1e6, 50.0, 50.0, 70.0, 900.0]), "b": iter([1.0] * 5)}
         timed = {key: lambda n, k=key: (calls.append((k, n)), next(us[k]))[1] for key in us}
@@ -230,12 +266,12 @@ class TestTables:
         assert calls == [*[("a", 20), ("b", 20)] * 2, *[("a", 10), ("b", 500)] * 3]
 
     def test_error_is_relative(self):
-        from kernels import relative_error
+        from bench.speed.kernels import relative_error
 
         assert relative_error([3.0, 4.0], np.array([3.0, 5.0])) == pytest.approx(1 / np.sqrt(34))
 
     def test_cold_start(self):
-        from cold_start import STAGES, medians, table
+        from bench.speed.cold_start import STAGES, medians, table
 
         runs = [{name: {"s": 0.1 * (n + 1) * late, "mb": 10.0} for n, name in enumerate(STAGES)} for late in (1, 9, 1)]
         warm = medians(runs)
@@ -246,9 +282,9 @@ class TestTables:
         assert rows[-1] == "| `push` until the first detection | 0.100 | 0.60 | 10 | 0.100 | 0.60 | 10 |"
 
     def test_figures_go_where_they_are_asked_to(self, tmp_path, capsys, monkeypatch):
-        from speed import publish
+        from bench.report import publish
 
-        monkeypatch.setattr(sys, "argv", ["bench/some.py", "--json", "mine", "--rounds", "3", "--json=x"])
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "bench" / "some.py"), "--json", "m", "--rounds", "3", "--json=x"])
         file = tmp_path / "figures.json"
         publish(argparse.Namespace(json=str(file), write=False), "some", "table.", [1], ["X: gone"])
         out = capsys.readouterr().out

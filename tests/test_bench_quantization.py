@@ -1,21 +1,18 @@
-"""The tables of bench/quantization.py say what its records hold."""
+"""The tables of bench/quantization/quantization.py say what its records hold."""
 
 import sys
-from pathlib import Path
 
 import pytest
-
-BENCH = Path(__file__).parent.parent / "bench"
 
 
 @pytest.fixture
 def report(bench_module):
-    return bench_module("quantization_report")
+    return bench_module("bench.quantization.quantization_report")
 
 
 @pytest.fixture
 def bench(bench_module):
-    return bench_module("quantization")
+    return bench_module("bench.quantization.quantization")
 
 
 def record(task, variant, seed, value, **changes):
@@ -95,7 +92,7 @@ def test_networks_have_about_the_parameters_they_are_named_by(bench, network, si
 
 
 def test_four_bits_take_an_eighth_and_tables(bench):
-    assert "quantization_tasks" in sys.modules
+    assert "bench.quantization.quantization_tasks" in sys.modules
     full = bench.sizes("commands", "dilated", 100, bench.FULL_PRECISION)
     small = bench.sizes("commands", "dilated", 100, bench.AWARE_ALL)
     assert full["stored_bytes"] == 4 * full["parameters"]

@@ -1,4 +1,4 @@
-"""bench/rounding.py: its table, on a corpus of chirps."""
+"""bench/quantization/rounding.py: its table, on a corpus of chirps."""
 
 import re
 
@@ -13,13 +13,13 @@ def test_every_width_has_both_ways_of_rounding(bench_module, tmp_path, monkeypat
     for seed, part in ((1, "train"), (2, "dev")):
         write_part(tmp_path / part, seed)
     (tmp_path / "dev" / "hiss").rename(tmp_path / "dev" / "hiss_noise")
-    bench = bench_module("rounding")
+    bench = bench_module("bench.quantization.rounding")
     full = random_model(1, keywords=KEYWORDS)
-    monkeypatch.setattr(bench, "load_twins", lambda path: [full])
+    monkeypatch.setattr(bench, "load_widths", lambda: [full])
     monkeypatch.setattr(bench, "SETS", ("wakewords", "speech"))
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- rounding -->\nstale\n<!-- /rounding -->\nafter\n")
-    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr("bench.report.README", readme)
     monkeypatch.setattr("sys.argv", ["rounding.py", "--corpus", str(tmp_path), "--write"])
     bench.main()
     out = capsys.readouterr().out

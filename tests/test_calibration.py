@@ -15,8 +15,11 @@ from conftest import KEYWORDS
 from streamkws import cli
 from streamkws.detector import Detector, detect
 from streamkws.errors import ConfigError
-from streamkws.evaluation import det, scoring
+from streamkws.evaluation import scoring
 from streamkws.evaluation.calibration import calibrate_model
+from streamkws.evaluation.curves import DetCurve, sweep_thresholds
+from streamkws.evaluation.results import Evaluation
+from streamkws.evaluation.thresholds import calibrate
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
@@ -88,7 +91,7 @@ def count(model, folder, thresholds):
 
 def test_a_detector_gives_no_more_false_accepts_than_asked_and_one_step_lower_more(model, folder, calibration):
     thresholds = calibration.model.thresholds
-    grid = det._thresholds(())
+    grid = sweep_thresholds(())
     lower = {keyword: grid[grid.index(threshold) - 1] for keyword, threshold in thresholds.items()}
     at, below = count(calibration.model, folder, None), count(model, folder, lower)
     assert Detector(calibration.model).thresholds == pytest.approx(thresholds)
@@ -281,7 +284,7 @@ class TestCommand:
             assert text in err
 
     def test_a_target_that_no_threshold_reaches_writes_no_model(self, run, folder, tmp_path, monkeypatch):
-        monkeypatch.setattr(det.DetCurve, "index_at", lambda curve, target: None if curve.keyword == "alexa" else 0)
+        monkeypatch.setattr(DetCurve, "index_at", lambda curve, target: None if curve.keyword == "alexa" else 0)
         code, out, err = run("--negatives", folder)
         assert (code, out) == (1, "")
         assert err == (
@@ -292,13 +295,13 @@ class TestCommand:
 
 
 def test_export_and_calibrate_choose_alike(calibration):
-    """det.calibrate, which export calls, takes the same thresholds from an evaluation."""
-    curve = det.DetCurve("go", "clean", 0, 10.0, (0.1, 0.4, 0.6), misses=(0, 0, 0), false_accepts=(9, 1, 0))
-    evaluation = det.Evaluation("m", {}, ("go",), "", 0, ("clean",), {}, 10.0, {}, {"clean": {"go": curve}}, {}, {})
-    assert det.calibrate(evaluation, 0.1) == {"go": 0.4}
-    assert det.calibrate(evaluation, 0.1, lowest=0.5) == {"go": 0.5}
-    assert det.calibrate(evaluation, 0.1, lowest=0.3) == {"go": 0.4}
-    assert det.calibrate(evaluation, 0.1, highest=0.3) == {"go": 0.3}
-    assert det.calibrate(evaluation, 0.0, margin=3.0, highest=0.7) == {"go": 0.7}
-    assert det.calibrate(evaluation, 0.1, highest=0.5) == {"go": 0.4}
-    assert np.isclose(det.calibrate(evaluation, 0.09)["go"], 0.6)
+    """thresholds.calibrate, which export calls, takes the same thresholds from an evaluation."""
+    curve = DetCurve("go", "clean", 0, 10.0, (0.1, 0.4, 0.6), misses=(0, 0, 0), false_accepts=(9, 1, 0))
+    evaluation = Evaluation("m", {}, ("go",), "", 0, ("clean",), {}, 10.0, {}, {"clean": {"go": curve}}, {}, {})
+    assert calibrate(evaluation, 0.1) == {"go": 0.4}
+    assert calibrate(evaluation, 0.1, lowest=0.5) == {"go": 0.5}
+    assert calibrate(evaluation, 0.1, lowest=0.3) == {"go": 0.4}
+    assert calibrate(evaluation, 0.1, highest=0.3) == {"go": 0.3}
+    assert calibrate(evaluation, 0.0, margin=3.0, highest=0.7) == {"go": 0.7}
+    assert calibrate(evaluation, 0.1, highest=0.5) == {"go": 0.4}
+    assert np.isclose(calibrate(evaluation, 0.09)["go"], 0.6)

@@ -1,3 +1,6 @@
+import copy
+import gc
+import pickle
 import threading
 from dataclasses import replace
 
@@ -232,3 +235,64 @@ def test_what_a_source_dropped_is_lost_to_the_detector(model, samples):
     direct = Detector(model)
     expected = direct.push(samples[:20000]) + direct.lost(5000) + direct.push(samples[25000:]) + direct.flush()
     assert list(detect(Chopped(), model)) == expected
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda detector: pickle.loads(pickle.dumps(detector)),
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_copy_goes_on_by_itself_from_what_was_heard(copied, model, samples):
+    half = len(samples) // 2 + 77
+    whole = all_hits(model, samples)
+    original = Detector(model)
+    before = original.push(samples[:half])
+    other = copied(original)
+    assert other.push(speechlike(30000, seed=5)) is not None  # which the original must not hear
+    assert before + original.push(samples[half:]) + original.flush() == whole
+    original.reset()
+    original.push(samples[:half])
+    other = copied(original)
+    stretch = original.audio(0.5, 1.0)
+    del original
+    gc.collect()
+    assert np.array_equal(other.audio(0.5, 1.0), stretch)
+    assert before + other.push(samples[half:]) + other.flush() == whole
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_share_the_model(copied, model):
+    assert copied(Detector(model)).model is model
+    assert copied(model) is model
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+def test_a_batch_and_each_stage_can_be_copied_too(copied, model, samples):
+    batch = BatchDetector(model, 2)
+    rows = np.stack([samples, speechlike(60000, seed=3)])
+    batch.push(rows[:, :30000])
+    other = copied(batch)
+    expected = batch.push(rows[:, 30000:]) + batch.flush()
+    assert expected
+    if copied is not copy.copy:  # which copies the batch, and shares its detectors
+        del batch
+        gc.collect()
+        assert other.push(rows[:, 30000:]) + other.flush() == expected
+    front_end, state, smoother = model.front_end(), model.new_state(), model.smoother()
+    smoother.push(state.push(front_end.push(samples[:30000])))
+    others = copied(front_end), copied(state), copied(smoother)
+    ours = smoother.smooth(state.push(front_end.push(samples[30000:])))
+    front_end, state, smoother = others
+    assert np.array_equal(smoother.smooth(state.push(front_end.push(samples[30000:]))), ours)
+    for stage in (front_end, smoother):
+        assert not any(array.flags.writeable for array in stage.tables)
+
+
+def test_native_memory_itself_is_never_copied(model):
+    native = Detector(model)._native
+    for copied in COPIES.values():
+        with pytest.raises(TypeError, match="native memory can be neither copied nor pickled"):
+            copied(native)

@@ -13,8 +13,11 @@ import soundfile
 
 from streamkws.detector import detect
 from streamkws.errors import ConfigError
-from streamkws.evaluation import det, scoring
-from streamkws.evaluation.det import DetCurve, Figures, calibrate, count_misses, evaluate, evaluate_models
+from streamkws.evaluation import scoring
+from streamkws.evaluation.counting import Figures, count_misses
+from streamkws.evaluation.curves import DetCurve
+from streamkws.evaluation.measure import evaluate, evaluate_models
+from streamkws.evaluation.operating_points import TARGETS_FA_PER_H, mean_miss, speakers
 from streamkws.evaluation.scoring import (
     Condition,
     NoiseBank,
@@ -26,6 +29,9 @@ from streamkws.evaluation.scoring import (
     score_corpus,
     score_recordings,
 )
+from streamkws.evaluation.tables import format_markdown, format_table
+from streamkws.evaluation.thresholds import calibrate
+from streamkws.evaluation.timeline import Timeline
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
@@ -114,7 +120,7 @@ def corpus(tmp_path):
 
 def test_counts_at_the_models_own_thresholds(corpus):
     evaluation = evaluate(ToyModel(), corpus, snrs_db=(None,))
-    go, stop = (evaluation.shipped[keyword].figures["clean"] for keyword in ("go", "stop now"))
+    go, stop = (evaluation.at_own_thresholds[keyword].figures["clean"] for keyword in ("go", "stop now"))
     assert evaluation.hours == pytest.approx(0.01)
     assert evaluation.hours_by_set == pytest.approx({"more": 0.005, "talk": 0.005})
     assert (go.n_recordings, go.misses, go.miss) == (4, 1, 0.25)
@@ -125,13 +131,13 @@ def test_counts_at_the_models_own_thresholds(corpus):
     assert stop.fa_per_h_bound == pytest.approx(300)
     assert (go.confusions, stop.confusions) == ({"stop now": 1}, {})
     assert go.speakers == {"a": (0, 2), "b": (1, 1)}  # p0 is no speaker
-    assert det.mean_miss(evaluation.shipped, "clean") == 0.375
-    assert det.speakers(evaluation.shipped, "clean") == {"b": (1, 1), "c": (1, 1), "a": (0, 3)}
+    assert mean_miss(evaluation.at_own_thresholds, "clean") == 0.375
+    assert speakers(evaluation.at_own_thresholds, "clean") == {"b": (1, 1), "c": (1, 1), "a": (0, 3)}
 
 
 def test_operating_points_are_the_lowest_thresholds_without_a_false_accept(corpus):
     evaluation = evaluate(ToyModel(), corpus, snrs_db=(None,))
-    for target in det.TARGETS_FA_PER_H:
+    for target in TARGETS_FA_PER_H:
         go, stop = (evaluation.operating_points[target][keyword] for keyword in ("go", "stop now"))
         assert not go.resolvable  # one false accept is 100 per hour
         assert 0.8 < go.threshold < 0.81
@@ -161,7 +167,7 @@ def test_one_run_over_a_timeline_equals_a_fresh_smoother_on_each_stream(smoother
         walk = np.cumsum(random.normal(0, 0.7, (n_steps, 2)), axis=0) - 2
         streams.append((1 / (1 + np.exp(-walk))).astype(np.float32))
     streams.append(np.ones((3, 2), dtype=np.float32))  # still rising at its end
-    timeline = det.Timeline.of(model, streams)
+    timeline = Timeline.of(model, streams)
     n_found = 0
     for threshold in (0.02, 0.2, 0.5, 0.9, 0.99, 0.9999, 1.0):
         expected = []
@@ -181,7 +187,7 @@ def test_a_detection_may_peak_until_half_a_second_after_the_recording(tmp_path, 
     write(tmp_path / "wakewords" / "go" / "a_0.wav", (0, 49), (0.9, 1))
     write(tmp_path / "talk" / "0.wav", (0, 50))
     evaluation = evaluate(ToyModel(delay_steps=delay_steps), tmp_path, snrs_db=(None,))
-    assert evaluation.shipped["go"].figures["clean"].misses == misses
+    assert evaluation.at_own_thresholds["go"].figures["clean"].misses == misses
 
 
 def test_scores_are_the_highest_posteriors(corpus):
@@ -232,7 +238,7 @@ def test_a_target_that_no_threshold_reaches_counts_as_missed(tmp_path):
     point = evaluation.operating_points[0.5]["go"]
     assert (point.reached, point.threshold, point.figures["clean"].miss) == (False, 1.0, 1.0)
     assert calibrate(evaluation, 0.5)["go"] == 1.0
-    assert "no threshold up to 1 brings go to 0.5 FA/h" in det.format_table([evaluation])
+    assert "no threshold up to 1 brings go to 0.5 FA/h" in format_table([evaluation])
 
 
 def test_zero_false_accepts_state_the_bound():
@@ -432,7 +438,7 @@ def test_recordings_are_missed_as_the_evaluation_counts(noisy_corpus):
             assert np.array_equal(one, other)
     (evaluation,) = evaluate_models([model], noisy_corpus)
     for name, condition in (("clean", clean), ("10 dB", noisy)):
-        misses = {keyword: point.figures[name].misses for keyword, point in evaluation.shipped.items()}
+        misses = {keyword: point.figures[name].misses for keyword, point in evaluation.at_own_thresholds.items()}
         assert count_misses(model, scored, condition.recordings, model.thresholds) == misses
     assert count_misses(model, scored, clean.recordings, {"go": 0.92}) == {"go": 3}
     assert any(not np.array_equal(a, b) for a, b in zip(clean.recordings, room.recordings, strict=True))
@@ -463,7 +469,7 @@ def test_models_with_the_same_front_end_share_it(corpus):
     assert [model.n_front_ends for model in models] == [1, 0, 1]
     assert ToyFrontEnd.n_pushes == 2 * 8
     assert [evaluation.model for evaluation in evaluations] == ["toy.f32", "toy.w8a8", "toy.f32"]
-    assert evaluations[0].shipped == evaluations[1].shipped == evaluations[2].shipped
+    assert evaluations[0].at_own_thresholds == evaluations[1].at_own_thresholds == evaluations[2].at_own_thresholds
 
 
 def test_to_json_can_be_written_and_holds_everything(noisy_corpus):
@@ -486,7 +492,7 @@ def test_tables_name_every_model_figure_and_caveat(noisy_corpus):
     (noisy_corpus / "wakewords" / "alexa").mkdir()
     models = [ToyModel(), ToyModel(name="toy.w4a8")]
     evaluations = evaluate_models(models, noisy_corpus)
-    table, markdown = det.format_table(evaluations), det.format_markdown(evaluations)
+    table, markdown = format_table(evaluations), format_markdown(evaluations)
     lines = table.splitlines()
     assert len({line.find("toy.") for line in lines[3:9]}) == 1
     assert sum(line.startswith("go ") for line in lines) == 1
@@ -506,12 +512,12 @@ def test_tables_name_every_model_figure_and_caveat(noisy_corpus):
 def test_a_model_without_thresholds_or_recordings_of_a_keyword(corpus):
     model = ToyModel(thresholds={}, keywords=("go", "never said"))
     evaluation = evaluate(model, corpus, snrs_db=(None,))
-    assert evaluation.shipped["go"].threshold == evaluation.shipped["never said"].threshold == 0.5
-    assert evaluation.shipped["never said"].figures["clean"].miss is None
+    assert evaluation.at_own_thresholds["go"].threshold == evaluation.at_own_thresholds["never said"].threshold == 0.5
+    assert evaluation.at_own_thresholds["never said"].figures["clean"].miss is None
     assert evaluation.curves["clean"]["never said"].area is None
     assert "the corpus has no recording of 'never said'" in evaluation.notes
     assert json.dumps(evaluation.to_json(), allow_nan=False)
-    assert "never said" in det.format_table([evaluation])
+    assert "never said" in format_table([evaluation])
 
 
 def test_damaged_files_are_skipped_and_listed(corpus):
@@ -523,7 +529,7 @@ def test_damaged_files_are_skipped_and_listed(corpus):
     assert evaluation.n_recordings["go"] == 4
     names = [skipped.split(":")[0] for skipped in evaluation.skipped]
     assert names == ["wakewords/go/d_0.flac", "talk/empty.wav", "talk/gone.wav", "talk/text.wav"]
-    assert all(skipped in det.format_table([evaluation]) for skipped in evaluation.skipped)
+    assert all(skipped in format_table([evaluation]) for skipped in evaluation.skipped)
     assert evaluation.hours == pytest.approx(0.01)
 
 
@@ -618,8 +624,9 @@ def test_a_real_model_is_counted_as_the_detector_hears_it(tmp_path):
 
     for model, evaluation in zip(models, evaluate_models(models, tmp_path), strict=True):
         hits = [hit.keyword for path in files for hit in detect(path, model)]
-        counted = {keyword: point.figures["clean"].false_accepts for keyword, point in evaluation.shipped.items()}
+        own = evaluation.at_own_thresholds
+        counted = {keyword: point.figures["clean"].false_accepts for keyword, point in own.items()}
         assert counted == {keyword: hits.count(keyword) for keyword in model.keywords}
         assert len(hits) > 10
-        assert evaluation.shipped["go"].threshold == 0.6
+        assert evaluation.at_own_thresholds["go"].threshold == 0.6
         assert evaluation.model == model.name

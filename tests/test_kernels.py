@@ -1,8 +1,5 @@
 """Every fast path against NumPy: the SIMD kernels, the portable ones, and both as plain Python."""
 
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +9,8 @@ from hypothesis import strategies as st
 from numba.core.codegen import get_host_cpu_features
 
 from streamkws import FrontEnd, FrontEndConfig, kernels
-from streamkws.layers import MAX_INPUTS, block_rows, padded
+from streamkws.kernels import pack_rows, padded
+from streamkws.layers import MAX_INPUTS
 from streamkws.quantization import quantize
 
 PRODUCTS = {8: kernels.matvec_u8_u8, 4: kernels.matvec_u8_u4}
@@ -35,7 +33,7 @@ def kernel_order(codes, bits):
                 inputs = [(r, i + j) for r in range(block, block + lanes) for j in range(4)]
                 flat += [rows[r, k] | rows[r, k + 4] << 4 for r, k in inputs]
         block += lanes
-    assert np.array_equal(flat, block_rows(rows, bits))
+    assert np.array_equal(flat, pack_rows(rows, bits))
     return np.array(flat, np.uint8), n_rows, n_codes
 
 
@@ -166,62 +164,3 @@ def test_logarithms_equal_numpys():
         frame = np.empty(energies.size, np.float32)
         kernels.log_energies(energies.copy(), floor, np.log(floor), frame)
         np.testing.assert_array_max_ulp(frame, np.log(np.maximum(energies, floor)).astype(np.float32), 1)
-
-
-def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
-    locked = tmp_path / "locked"
-    locked.write_text("a file where the cache folder should be")
-    script = (
-        "import numpy as np; from streamkws import FrontEnd;print(FrontEnd().push(np.zeros(400, np.float32)).shape)"
-    )
-    assert run_python(script, NUMBA_CACHE_DIR=str(locked / "cache")) == "(1, 26)"
-
-
-LOGARITHM = (
-    "import numpy as np; from streamkws import kernels; frame = np.zeros(2, np.float32);"
-    "kernels.log_energies(np.ones(2), 1e-9, -20.7, frame); print(frame.tolist())"
-)
-
-
-@pytest.mark.parametrize(
-    ("suffix", "damage"),
-    [
-        ("nbi", lambda data: data[: len(data) // 2]),
-        ("nbi", lambda data: data[::-1]),
-        ("nbc", lambda data: b""),
-        ("nbc", None),
-    ],
-    ids=["short index", "foreign index", "empty code", "folder for code"],
-)
-def test_a_damaged_cache_is_made_anew(suffix, damage, tmp_path):
-    def start():
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-        result = subprocess.run([sys.executable, "-c", LOGARITHM], env=environment, capture_output=True, text=True)
-        assert (result.returncode, result.stdout) == (0, "[0.0, 0.0]\n"), result.stderr
-        return result.stderr
-
-    start()
-    files = list(tmp_path.rglob(f"*.{suffix}"))
-    assert files
-    for file in files:
-        data = file.read_bytes()
-        if damage:
-            file.write_bytes(damage(data))
-        else:
-            file.unlink()
-            file.mkdir()
-    text = start()
-    assert len(text.splitlines()) <= 2
-    assert "damaged cache" in text or "cannot be cached" in text
-    if damage:
-        assert start() == ""
-
-
-def test_processes_that_start_at_once_share_a_cache(tmp_path):
-    command = [sys.executable, "-c", LOGARITHM]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    assert [process.communicate() for process in processes] == [("[0.0, 0.0]\n", "")] * 4

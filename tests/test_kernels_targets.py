@@ -99,13 +99,7 @@ def test_products_on_an_emulated_arm_cpu_are_exact(instructions, bits, tmp_path)
         codes[0], x = 2**bits - 1, rng.integers(0, 256, n_codes).astype(np.uint8)
         x[: n_codes // 2] = 255
         group = 4 if instructions == "udot" else 2
-        blocks = codes.reshape(N_BLOCKS, lanes, n_codes)
-        if bits == 8:
-            packed = blocks.reshape(N_BLOCKS, lanes, -1, group).transpose(0, 2, 1, 3)
-        else:
-            halves = blocks.reshape(N_BLOCKS, lanes, -1, 2, 4)
-            packed = (halves[..., 0, :] | halves[..., 1, :] << 4).transpose(0, 2, 1, 3)
-        weights = packed.tobytes()
+        weights = kernels.pack_blocks(codes, lanes, bits, group, offset=0).tobytes()
         data = struct.pack("<4q", len(weights), len(weights) // N_BLOCKS, n_codes, n_rows) + weights + x.tobytes()
         cpu = TARGETS[instructions][1]
         result = subprocess.run(["qemu-aarch64", "-cpu", cpu, "./main"], cwd=tmp_path, input=data, capture_output=True)

@@ -32,7 +32,8 @@ NATIVE = """
 import sys
 from dataclasses import replace
 import sounddevice
-from streamkws import cli, sources
+from streamkws import cli
+from streamkws.sources import devices
 
 class Refusing(sounddevice.InputStream):
     def __init__(self, **settings):
@@ -41,8 +42,8 @@ class Refusing(sounddevice.InputStream):
         super().__init__(**settings)
 
 sounddevice.InputStream = Refusing
-inputs = sources.input_devices
-sources.input_devices = lambda: [replace(device, n_channels=2) for device in inputs()]
+inputs = devices.input_devices
+devices.input_devices = lambda: [replace(device, n_channels=2) for device in inputs()]
 sys.exit(cli.main())
 """
 """A streamkws whose microphone can only record 44.1 kHz stereo."""

@@ -1,4 +1,4 @@
-"""traces, plots: what is drawn is what the API says; pictures of odd recordings; the commands that write them."""
+"""plots: what is drawn is what the API says; pictures of odd recordings; the commands that write them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import random_model, run_python
-from test_cli import KEYWORDS, RATE, tones, tones_model
+from tones import KEYWORDS, RATE, tones, tones_model
 
 from streamkws import cli
-from streamkws.audio import read_audio
-from streamkws.detector import Detector, detect, posteriors
-from streamkws.errors import AudioError, ConfigError, MissingExtraError
+from streamkws.detector import Detector
+from streamkws.errors import ConfigError, MissingExtraError
 from streamkws.evaluation import traces
-from streamkws.evaluation.det import DetCurve, Evaluation, Figures, KeywordScores, OperatingPoint
+from streamkws.evaluation.counting import Figures
+from streamkws.evaluation.curves import DetCurve
+from streamkws.evaluation.operating_points import OperatingPoint
+from streamkws.evaluation.results import Evaluation, KeywordScores
 from streamkws.evaluation.traces import trace
 from streamkws.model_file import save_model
 
 pytest.importorskip("matplotlib")
 
 from streamkws.evaluation import plots
+from streamkws.evaluation.plots import style
+from streamkws.evaluation.plots import trace as trace_picture
 
 SPOKEN = ("low tone", "high tone", "low tone")
 
@@ -51,92 +55,6 @@ def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts] + [t.get_text() for t in figure.texts]
 
 
-class TestTrace:
-    def test_is_what_the_api_says(self, model, path):
-        heard = trace(path, Detector(model))
-        samples, clock = read_audio(path), model.config.clock
-        levels = posteriors(samples, model)
-        assert np.array_equal(heard.posteriors, levels)
-        assert heard.steps_s.tolist() == [clock.end_s(step) for step in range(len(levels))]
-        assert np.array_equal(heard.frames, model.front_end().push(samples))
-        assert heard.mel_s == pytest.approx((0, len(heard.frames) / 100))
-        assert heard.detections == tuple(detect(path, model))
-        assert [hit.keyword for hit in heard.detections] == list(SPOKEN)
-        assert (heard.start_s, heard.end_s) == (0, len(samples) / RATE)
-        assert heard.thresholds == model.thresholds
-        assert heard.mel_hz[0] < 100 and heard.mel_hz[-1] > 7000
-
-    def test_waveform_keeps_its_extremes(self, model, path):
-        heard = trace(path, Detector(model))
-        samples = read_audio(path)
-        per_column = -(-len(samples) // len(heard.low))
-        assert traces.N_COLUMNS <= len(heard.low) <= 2 * traces.N_COLUMNS
-        for column in (0, 100, len(heard.low) - 1):
-            part = samples[column * per_column : (column + 1) * per_column]
-            assert (heard.low[column], heard.high[column]) == (part.min(), part.max())
-            middle_s = (column * per_column + (len(part) - 1) / 2) / RATE
-            assert heard.wave_s[column] == pytest.approx(middle_s)
-
-    def test_a_long_recording_is_thinned_and_keeps_its_peaks(self, model, path, monkeypatch):
-        whole = trace(path, Detector(model))
-        monkeypatch.setattr(traces, "N_COLUMNS", 25)
-        thin = trace(path, Detector(model))
-        for kind in ("low", "frames", "posteriors"):
-            assert 25 <= len(getattr(thin, kind)) <= 50
-        n = -(-len(whole.posteriors) // len(thin.posteriors))
-        assert n > 4
-        expected = [whole.posteriors[i : i + n].max(axis=0) for i in range(0, len(whole.posteriors), n)]
-        assert np.array_equal(thin.posteriors, expected)
-        assert thin.steps_s[1] == pytest.approx(whole.steps_s[n : 2 * n].mean())
-        assert thin.low.min() == whole.low.min() and thin.high.max() == whole.high.max()
-        assert thin.detections == whole.detections
-
-    @pytest.mark.parametrize(("start_s", "end_s"), [(0.0, 2.0), (1.3, 2.9), (2.0, None), (0.5, 99.0)])
-    def test_a_part_is_heard_as_in_the_whole(self, model, path, start_s, end_s):
-        whole, part = trace(path, Detector(model)), trace(path, Detector(model), start_s, end_s)
-        last_s = min(end_s or 99, whole.end_s)
-        assert (part.start_s, part.end_s) == (start_s, last_s)
-        shown = (whole.steps_s >= start_s) & (whole.steps_s < last_s)
-        assert np.array_equal(part.steps_s, whole.steps_s[shown])
-        assert np.array_equal(part.posteriors, whole.posteriors[shown])
-        assert part.mel_s == pytest.approx((start_s, min(last_s, whole.mel_s[1])), abs=0.0101)
-        assert part.wave_s[0] == pytest.approx(start_s, abs=0.005)
-        assert part.detections == tuple(hit for hit in whole.detections if start_s <= hit.peak <= last_s)
-
-    def test_progress(self, model, path):
-        calls = []
-        trace(path, Detector(model), progress=lambda *call: calls.append(call))
-        duration_s = len(tones(*SPOKEN)) / RATE
-        assert calls[-1] == (duration_s, duration_s)
-        assert calls == sorted(calls)
-
-    def test_damaged_recording_is_kept_up_to_the_damage(self, model, path):
-        path.write_bytes(path.read_bytes()[:-20000])
-        heard = trace(path, Detector(model))
-        assert "cut off" in heard.trouble
-        assert [hit.keyword for hit in heard.detections] == list(SPOKEN)
-
-    @pytest.mark.parametrize(
-        ("start_s", "end_s", "text"),
-        [
-            (-1, None, "expected 0 <= start < end in seconds, got -1 and inf"),
-            (2, 1, "expected 0 <= start < end in seconds, got 2 and 1"),
-            (float("nan"), None, "expected 0 <= start < end in seconds, got nan and inf"),
-            (60, None, r"expected a start and an end with posteriors between them, .* up to 5.20 s, got 60 and inf s"),
-            (1.0001, 1.0002, "which come every 0.01 s"),
-        ],
-    )
-    def test_limits_that_cannot_be(self, model, path, start_s, end_s, text):
-        with pytest.raises(ConfigError, match=text):
-            trace(path, Detector(model), start_s, end_s)
-
-    @pytest.mark.parametrize("n_samples", [0, 1, 399])
-    def test_too_short(self, model, n_samples):
-        text = rf"expected at least 0.025 s of audio, which the first posterior needs, got {n_samples / RATE:.3f} s"
-        with pytest.raises(AudioError, match=text):
-            trace(np.zeros(n_samples, np.float32), Detector(model))
-
-
 class TestDrawTrace:
     def test_lines_are_the_posteriors_and_thresholds(self, model, path):
         heard = trace(path, Detector(model, {"high tone": 0.75}))
@@ -144,7 +62,7 @@ class TestDrawTrace:
         for k, keyword in enumerate(KEYWORDS):
             line, threshold, marks = panel(figure, keyword).lines
             assert np.array_equal(line.get_xdata(), heard.steps_s)
-            assert np.array_equal(line.get_ydata(), np.clip(heard.posteriors[:, k], *plots.SCORE_LIMITS))
+            assert np.array_equal(line.get_ydata(), np.clip(heard.posteriors[:, k], *style.SCORE_LIMITS))
             assert list(threshold.get_ydata()) == [heard.thresholds[keyword]] * 2
             hits = [hit for hit in heard.detections if hit.keyword == keyword]
             assert list(marks.get_xdata()) == [hit.peak for hit in hits]
@@ -177,7 +95,7 @@ class TestDrawTrace:
         highest = sorted(many.keywords, key=lambda k: -heard.posteriors[:, many.keywords.index(k)].max())
         drawn = [text for text in texts(figure) if text.startswith("word ")]
         detected = {hit.keyword for hit in heard.detections}
-        assert len(drawn) >= plots.MOST_LANES and {*highest[: len(drawn) - len(detected)]} <= set(drawn)
+        assert len(drawn) >= trace_picture.MOST_LANES and {*highest[: len(drawn) - len(detected)]} <= set(drawn)
         assert drawn == [keyword for keyword in many.keywords if keyword in drawn]
         assert any(f"{20 - len(drawn)} keywords left out" in text for text in texts(figure))
 
@@ -185,7 +103,7 @@ class TestDrawTrace:
         assert "no detection" in texts(plots.draw_trace(trace(path, Detector(model, 1.0))))
 
     @pytest.mark.parametrize("samples", [np.zeros(RATE, np.float32), tones("low tone")[:400]], ids=["silence", "frame"])
-    @pytest.mark.parametrize("suffix", plots.SUFFIXES)
+    @pytest.mark.parametrize("suffix", style.SUFFIXES)
     def test_silence_and_a_single_frame(self, model, tmp_path, samples, suffix):
         figure = plots.draw_trace(trace(samples, Detector(model)))
         assert plots.save(figure, tmp_path / f"x{suffix}").stat().st_size > 5000
@@ -202,7 +120,7 @@ class TestDrawTrace:
         def labels(span_s):
             figure = plots.draw_trace(trace(path, Detector(model)))
             axes = figure.axes[-1]
-            plots._label_time(axes, span_s)
+            trace_picture._label_time(axes, span_s)
             axes.set_xlim(0, span_s)
             return axes.get_xlabel(), [axes.xaxis.get_major_formatter()(x, 0) for x in axes.get_xticks() if x >= 0][:3]
 
@@ -215,7 +133,7 @@ class TestDrawTrace:
         strange = os.fsdecode("a$x_1$\n日本".encode() + b"\xff") + "long" * 30 + ".wav"
         heard = trace(path, Detector(model))
         figure = plots.draw_trace(traces.Trace(**{**heard.__dict__, "name": strange, "model": "<m>&"}))
-        for suffix in plots.SUFFIXES:
+        for suffix in style.SUFFIXES:
             plots.save(figure, tmp_path / f"x{suffix}")
         drawn = xml.dom.minidom.parse(str(tmp_path / "x.svg")).documentElement.toxml()
         assert "a$x_1$\\n" in drawn and "\\udcff" in drawn and "…" in drawn and "heard by &lt;m&gt;&amp;" in drawn
@@ -223,7 +141,7 @@ class TestDrawTrace:
 
 class TestSave:
     def test_the_same_bytes_again(self, model, path, tmp_path):
-        for suffix in plots.SUFFIXES:
+        for suffix in style.SUFFIXES:
             written = [
                 plots.save(plots.draw_trace(trace(path, Detector(model))), tmp_path / f"{n}{suffix}").read_bytes()
                 for n in range(2)
@@ -348,7 +266,7 @@ class TestDrawDet:
             axes = next(axes for axes in figure.axes if axes.get_ylabel() == label)
             counts, edges, _ = axes.patches[-1].get_data()
             assert counts.sum() == n
-            assert (edges[0], edges[-1]) == plots.SCORE_LIMITS
+            assert (edges[0], edges[-1]) == style.SCORE_LIMITS
             assert list(axes.lines[0].get_xdata()) == [0.5, 0.5]
 
     def test_caption_says_how_much_was_heard(self):
@@ -356,7 +274,7 @@ class TestDrawDet:
         assert "dev: 8 keyword recordings, 2.00 h of other audio. One false accept in it is 0.5 per hour" in caption
         assert "none shows only < 1.5 (95 %)" in caption
 
-    @pytest.mark.parametrize("suffix", plots.SUFFIXES)
+    @pytest.mark.parametrize("suffix", style.SUFFIXES)
     def test_one_keyword_other_keywords_no_recordings_no_noise(self, tmp_path, suffix):
         one = plots.draw_det([evaluation("m.f32", 0.5, keywords=("go",), conditions=("clean",))])
         assert [axes.get_title() for axes in one.axes if axes.get_title()] == ["go"]

@@ -1,9 +1,14 @@
-"""The command line: streamkws demo | detect | listen | devices | info | quantize | train | calibrate | evaluate |
-plot | bench | serve.
+"""The command line: streamkws demo | detect | listen | devices | info | quantize | train | evaluate | voices | mine |
+fetch-teacher | calibrate | plot | bench | serve.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a failure (a file that cannot
-be read, no microphone), 2 wrong usage (an option, a keyword or a name), 130 Ctrl-C. A reader that closes the pipe ends
-a command quietly. Each command imports what it needs when it runs, so that --help is quick.
+be read, no microphone), 2 wrong usage (an option, a keyword or a name), 130 Ctrl-C. A command ends without a message
+when the reader of its output closes the pipe. Each command imports what it needs when it runs, so that --help is quick.
+
+arguments: the parser, and the options that several commands have.
+output: lines, tables, JSON and a progress bar.
+demo, detect, live, models, training, calibrate, plot, bench, serve: the commands.
+reactions, screen: parts of streamkws listen: what a detection starts, and the live picture.
 """
 
 from __future__ import annotations
@@ -15,9 +20,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from streamkws.cli import bench, calibrate, demo, detect, live, models, plot, serve, training
+from streamkws.cli import bench, calibrate, demo, detect, live, models, plot, serve, training, voices
 from streamkws.cli.arguments import Commands, Parser
-from streamkws.cli.output import complain
+from streamkws.cli.output import print_error
 from streamkws.errors import ConfigError, StreamKwsError
 
 
@@ -28,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name may be anything
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be valid text
     try:
         arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
-        if sys.stdout is not None:  # as it is where the shell closed it
+        if sys.stdout is not None:  # None if the shell closed it
             sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse: --help, --version, wrong usage
@@ -40,18 +45,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # what is still buffered has nowhere to go, and must not raise again when the interpreter ends
+        # the output that is still buffered must not raise again when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ConfigError as error:
-        complain(error)
+        print_error(error)
         return 2
     except StreamKwsError as error:
-        complain(error)
+        print_error(error)
         return 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        complain(f"{name}{error.strerror or error}")
+        print_error(f"{name}{error.strerror or error}")
         return 1
 
 
@@ -67,11 +72,11 @@ def parser() -> Parser:
     """The parser of all commands."""
     whole = Parser(
         prog="streamkws",
-        description="Streaming keyword spotting with low-bit integer kernels.",
+        description="Find spoken keywords: in audio files, live in a microphone's audio, or as a server for others.",
         epilog="example: streamkws demo",
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = Commands(whole)
-    for module in (demo, detect, live, models, training, calibrate, plot, bench, serve):
+    for module in (demo, detect, live, models, training, voices, calibrate, plot, bench, serve):
         module.add_to(commands)
     return whole

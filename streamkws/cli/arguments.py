@@ -1,4 +1,4 @@
-"""What the commands share: the parser, common options, and the model and detector these ask for."""
+"""The parser, and the options that several commands have, with the model and detector that they choose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from streamkws.cli.output import patience
+from streamkws.cli.output import STARTING, explain_if_slow
 from streamkws.errors import ConfigError, ModelFileError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ DEFAULT_MODEL = "wakewords"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that complains in one line."""
+    """A parser whose error message is one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -33,7 +33,11 @@ class Commands:
         self._parsers: Any = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
     def add(self, run: Callable[[argparse.Namespace], int], name: str, summary: str, *examples: str) -> Parser:
-        """Add a command. run: does it and returns the exit code. examples: command lines shown by --help."""
+        """Add a command.
+
+        run: called with the parsed arguments; returns the exit code.
+        summary: a line for the list of commands. examples: command lines that --help shows.
+        """
         added: Parser = self._parsers.add_parser(
             name,
             help=summary,
@@ -45,23 +49,32 @@ class Commands:
         return added
 
 
-def json_lines(added: Parser) -> None:
+def add_json_option(added: Parser) -> None:
     """Add --json."""
-    added.add_argument("--json", action="store_true", help="print JSON lines")
+    added.add_argument("--json", action="store_true", help="print JSON, one object per line")
 
 
-def choice(added: Parser) -> None:
-    """Add the options that choose model, keywords and thresholds."""
+def add_model_option(added: Parser) -> None:
+    """Add --model."""
     added.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"a shipped model or a file ({DEFAULT_MODEL})"
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|PATH",
+        help=f"a shipped model's name, or a model file (default: {DEFAULT_MODEL})",
     )
+
+
+def add_model_options(added: Parser) -> None:
+    """Add --model, --threshold and --keyword."""
+    add_model_option(added)
     added.add_argument(
         "--threshold",
         action="append",
         default=[],
         type=_threshold,
         metavar="X|KEYWORD=X",
-        help="smoothed posterior that counts as heard, 0 to 1, for all keywords or one; may be repeated",
+        help="how sure the model must be, from 0 to 1: for all keywords, or for one, as alexa=0.9; may be repeated "
+        "(default: the model's own thresholds)",
     )
     added.add_argument(
         "--keyword", action="append", metavar="KEYWORD", help="listen for this keyword only; may be repeated"
@@ -76,14 +89,17 @@ def _threshold(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"expected a number or KEYWORD=NUMBER, got {text!r}") from None
 
 
-def out(added: Parser, default: str) -> None:
-    """Add the options of a command that writes a model."""
-    added.add_argument("--out", metavar="FILE", help=f"instead of {default} in the current folder")
-    added.add_argument("--force", action="store_true", help="replace a file that exists")
+def add_output_options(added: Parser, default: str) -> None:
+    """Add --out and --force, for a command that writes a model. default: the name of its file, for --help."""
+    added.add_argument("--out", metavar="FILE", help=f"the file to write (default: {default} in the current folder)")
+    added.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
 def new_model_path(arguments: argparse.Namespace, name: str) -> Path:
-    """The model file to write: --out, or one that is named for the model, in the current folder."""
+    """Return the model file to write: --out, or one with the model's name in the current folder.
+
+    Raises ConfigError for a folder, and for a file that exists, without --force.
+    """
     from streamkws.model_file import SUFFIX
 
     path = Path(arguments.out or re.sub(r"[^\w.+ -]", "_", name) + SUFFIX)  # a model's name is free text
@@ -95,7 +111,7 @@ def new_model_path(arguments: argparse.Namespace, name: str) -> Path:
 
 
 def load_model(name: str) -> Model:
-    """Load a shipped model or a file; a name that is neither is wrong usage."""
+    """Load a shipped model or a file. Raises ConfigError for a name that is neither, ModelFileError for a bad file."""
     import streamkws
 
     try:
@@ -103,12 +119,12 @@ def load_model(name: str) -> Model:
     except ModelFileError as error:
         if os.path.exists(name):
             raise
-        raise ConfigError(str(error)) from None  # a name that is not known is wrong usage, not a bad file
+        raise ConfigError(str(error)) from None  # an unknown name is wrong usage, not a bad file
 
 
 def new_detector(arguments: argparse.Namespace) -> Detector:
-    """Load the model and make the detector that the options ask for."""
-    with patience("starting; the first start compiles the kernels, once per machine ..."):
+    """Return a detector of the model, thresholds and keywords that the options choose."""
+    with explain_if_slow(STARTING):
         import streamkws
 
         model = load_model(arguments.model)
@@ -116,8 +132,8 @@ def new_detector(arguments: argparse.Namespace) -> Detector:
 
 
 def thresholds(arguments: argparse.Namespace, model: Model) -> dict[str, float] | None:
-    """What --threshold sets for a model's keywords; None for nothing."""
+    """Return the thresholds that --threshold sets for a model's keywords; None if it sets none."""
     given: dict[str, float] = {}
-    for keyword, value in sorted(arguments.threshold, key=lambda item: bool(item[0])):  # those for all come first
+    for keyword, value in sorted(arguments.threshold, key=lambda item: bool(item[0])):  # a keyword's own wins
         given.update({keyword: value} if keyword else dict.fromkeys(model.keywords, value))
     return given or None

@@ -1,4 +1,4 @@
-"""streamkws bench: what listening takes of the user's own machine, with the user's own model."""
+"""streamkws bench: how much of this machine a model takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import DEFAULT_MODEL, Commands, json_lines, load_model
-from streamkws.cli.output import json_line, patience
+from streamkws.cli.arguments import Commands, add_json_option, add_model_option, load_model
+from streamkws.cli.output import STARTING, explain_if_slow, json_line
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,18 +24,22 @@ def add_to(commands: Commands) -> None:
     bench = commands.add(
         _bench,
         "bench",
-        "measure what share of a core live listening takes on this machine",
+        "measure how much of a core live listening takes on this machine",
         "streamkws bench",
         "streamkws bench --model mine.w4a8.safetensors --block 1280 --json",
     )
+    add_model_option(bench)
     bench.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"a shipped model or a file ({DEFAULT_MODEL})"
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds to measure for, first live and then as fast as possible (default: 5)",
     )
     bench.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="how long to measure, live and as fast as it goes (5)"
+        "--block", type=int, default=160, metavar="N", help="samples in a block (default: 160, which is 10 ms)"
     )
-    bench.add_argument("--block", type=int, default=160, metavar="N", help="samples in a block (160, which is 10 ms)")
-    json_lines(bench)
+    add_json_option(bench)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -44,14 +48,14 @@ def _bench(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"expected a block of 1 to {MAX_BLOCK_SAMPLES} samples, got {block_samples}")
     if not (arguments.seconds > 0 and math.isfinite(arguments.seconds)):
         raise ConfigError(f"expected to measure for more than 0 seconds, got {arguments.seconds:g}")
-    with patience("starting; the first start compiles the kernels, once per machine ..."):
-        from streamkws.audio import SAMPLE_RATE, read_audio
+    with explain_if_slow(STARTING):
+        from streamkws.audio import SAMPLE_RATE, as_int16, read_audio
         from streamkws.detector import Detector
-        from streamkws.evaluation.latency import as_int16, cut, join, measure
+        from streamkws.evaluation.latency import cut, join, measure
 
         detector = Detector(load_model(arguments.model))
     blocks = cut(as_int16(read_audio(DEMO)), block_samples)
-    measure(detector.push, blocks, block_samples, len(blocks))  # the caches and the clock warm up
+    measure(detector.push, blocks, block_samples, len(blocks))  # warms up the caches and the clock
     end_s = time.perf_counter() + arguments.seconds
     passes = [measure(detector.push, blocks, block_samples, len(blocks))]
     while time.perf_counter() < end_s:

@@ -1,4 +1,4 @@
-"""streamkws calibrate: a model's thresholds, set by the false accepts in audio of one's own."""
+"""streamkws calibrate: a model's thresholds, set by the false accepts in the user's own audio."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamkws.cli.arguments import Commands, load_model, new_model_path, out
-from streamkws.cli.output import Bar, complain, table
+from streamkws.cli.arguments import Commands, add_output_options, load_model, new_model_path
+from streamkws.cli.output import Bar, print_error, table
 
 if TYPE_CHECKING:
     from streamkws.evaluation.calibration import Calibration
@@ -20,37 +20,42 @@ def add_to(commands: Commands) -> None:
     calibrate = commands.add(
         _calibrate,
         "calibrate",
-        "set a model's thresholds by the false accepts in audio without its keywords",
+        "set a model's thresholds by its false accepts in audio without keywords",
         "streamkws calibrate wakewords --negatives office/ --target-fa 0.1",
         "streamkws calibrate mine.w4a8.safetensors --negatives tv/ --negatives talk.ogg --recordings words/",
     )
-    calibrate.add_argument("model", metavar="MODEL", help="a shipped name or a file")
+    calibrate.add_argument("model", metavar="MODEL", help="a shipped model's name, or a model file")
     calibrate.add_argument(
         "--negatives",
         action="append",
         required=True,
         metavar="DIR|FILE",
-        help="audio in which no keyword is spoken: talk, television, noise, the more hours the better; may be repeated",
+        help="audio in which no keyword is spoken, such as talk, television and noise: the more hours, the better; may "
+        "be repeated",
     )
     calibrate.add_argument(
         "--target-fa",
         type=float,
         default=0.1,
         metavar="X",
-        help="false accepts per hour that each keyword may have there (0.1)",
+        help="false accepts per hour that each keyword may have in this audio (default: 0.1)",
     )
     calibrate.add_argument(
         "--margin",
         type=float,
         default=0.0,
         metavar="X",
-        help="raise each threshold by so much on the logit axis: at 0.75, 0.90 becomes 0.95 (0)",
+        help="then raise each threshold by this much on the logit scale; 0.75 turns 0.90 into 0.95 (default: 0)",
     )
-    calibrate.add_argument("--lowest", type=float, default=0.0, metavar="X", help="set no threshold below it (0)")
     calibrate.add_argument(
-        "--recordings", metavar="DIR", help="count misses in DIR/<keyword>/, a keyword per file (smart_mirror/)"
+        "--lowest", type=float, default=0.0, metavar="X", help="set no threshold below this (default: 0)"
     )
-    out(calibrate, "<name>.<widths>.calibrated.safetensors")
+    calibrate.add_argument(
+        "--recordings",
+        metavar="DIR",
+        help="also count misses: DIR/<keyword>/ has one keyword per file (smart_mirror/ for smart mirror)",
+    )
+    add_output_options(calibrate, "<name>.<widths>.calibrated.safetensors")
     calibrate.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -71,9 +76,9 @@ def _calibrate(arguments: argparse.Namespace) -> int:
             bar.show,
         )
     for trouble in (*calibration.notes, *(f"skipped {skipped}" for skipped in calibration.skipped)):
-        complain(trouble)
+        print_error(trouble)
     if calibration.unreached:
-        complain(
+        print_error(
             f"no threshold up to 1 brings {', '.join(calibration.unreached)} to {arguments.target_fa:g} false accepts "
             f"per hour in this audio, so no model was written: is it spoken there?"
         )
@@ -89,7 +94,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _table(calibration: Calibration) -> str:
-    """Draw what each keyword does at its new threshold, and did at its old one."""
+    """Draw each keyword's threshold, false accepts and misses, now and before."""
     figures = _facts(calibration)["keywords"]
     header = ["keyword", "threshold", "before", "false accepts", "before"]
     with_misses = any(facts["recordings"] for facts in figures.values())
@@ -107,7 +112,7 @@ def _table(calibration: Calibration) -> str:
 
 
 def _facts(calibration: Calibration) -> dict[str, Any]:
-    """What was found, as json.dumps takes it."""
+    """Return the figures of a calibration for json.dumps."""
     keywords: dict[str, dict[str, Any]] = {}
     for keyword in calibration.after:
         facts = keywords[keyword] = {}

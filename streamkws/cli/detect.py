@@ -1,4 +1,4 @@
-"""streamkws detect: keywords in audio files, folders and raw audio on standard input."""
+"""streamkws detect: keywords in audio files, in folders, and in raw audio on standard input."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from streamkws.cli.arguments import Commands, choice, json_lines, new_detector
-from streamkws.cli.output import Bar, Lines, complain
+from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
+from streamkws.cli.output import Bar, Lines, print_error
 from streamkws.errors import AudioError
 
-LONG_FILE_S = 60.0  # a file or ...
-MANY_FILES = 20  # ... a call that gets a progress bar
+LONG_FILE_S, MANY_FILES = 60.0, 20
+"""From this many seconds in a file, or this many files, on there is a progress bar."""
 
 
 def add_to(commands: Commands) -> None:
@@ -25,10 +25,10 @@ def add_to(commands: Commands) -> None:
         "arecord -q -r 16000 -f S16_LE -c 1 -t raw | streamkws detect -",
     )
     detect.add_argument(
-        "files", nargs="+", metavar="FILE", help="audio files, folders of them, or - for raw 16 kHz mono int16"
+        "files", nargs="+", metavar="FILE", help="audio files, folders of audio files, or - for raw 16 kHz mono int16"
     )
-    choice(detect)
-    json_lines(detect)
+    add_model_options(detect)
+    add_json_option(detect)
 
 
 def _detect(arguments: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def _detect(arguments: argparse.Namespace) -> int:
 
     paths, complaints = _audio_files(arguments.files)
     for complaint in complaints:
-        complain(complaint)
+        print_error(complaint)
     if not paths:
         return 1
     failed = bool(complaints)
@@ -56,19 +56,16 @@ def _detect(arguments: argparse.Namespace) -> int:
                             bar.show(os.path.basename(path), n_done + part, len(paths))
                     lines.show(detector.flush(), path)
                     if isinstance(source, RawSource) and source.trailing_bytes:
-                        complain(f"{source.name}: ended in the middle of a sample, expected int16")
+                        print_error(f"{source.name}: ended in the middle of a sample, expected int16")
             except AudioError as error:
-                complain(error)
+                print_error(error)
                 failed = True
     return int(failed)
 
 
 def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the files to listen to, folders replaced by the audio files below them, and what is wrong with folders.
-
-    Files and folders whose name starts with a dot are left out of a folder.
-    """
-    from streamkws.audio import AUDIO_SUFFIXES
+    """Return the files to search, with folders replaced by their audio files, and messages about unusable folders."""
+    from streamkws.audio import AUDIO_SUFFIXES, audio_files
 
     paths: list[str] = []
     complaints: list[str] = []
@@ -76,12 +73,8 @@ def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
         if name == "-" or not os.path.isdir(name):
             paths.append(name)
             continue
-        found: list[str] = []
         unreadable: list[OSError] = []
-        for folder, folders, files in os.walk(name, onerror=unreadable.append):
-            folders[:] = [inner for inner in folders if not inner.startswith(".")]
-            audio = [file for file in files if file.lower().endswith(AUDIO_SUFFIXES) and not file.startswith(".")]
-            found += [os.path.join(folder, file) for file in audio]
+        found = [os.path.join(name, path.relative_to(name)) for path in audio_files(name, unreadable.append)]
         complaints += [f"{error.filename}: {error.strerror}" for error in unreadable]
         if not found and not unreadable:
             complaints.append(f"{name}: expected audio files in this folder ({' '.join(AUDIO_SUFFIXES)}), found none")

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streamkws.cli.arguments import Commands, choice, json_lines, new_detector
-from streamkws.cli.output import Lines, complain, json_line, table
+from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
+from streamkws.cli.output import Lines, json_line, print_error, table
 from streamkws.cli.reactions import Reactions
 from streamkws.cli.screen import Screen
 from streamkws.errors import AudioError
@@ -29,32 +29,38 @@ def add_to(commands: Commands) -> None:
     listen = commands.add(
         _listen,
         "listen",
-        "hear keywords in the microphone, until Ctrl-C",
+        "find keywords live in a microphone's audio, until Ctrl-C",
         "streamkws listen",
         "streamkws listen --device USB --threshold alexa=0.9",
         "streamkws listen --exec 'notify-send \"$STREAMKWS_KEYWORD\"'",
         "streamkws listen --json --record heard/ >> heard.jsonl",
     )
-    listen.add_argument("--device", type=_device, metavar="D", help="number or part of the name, see streamkws devices")
-    listen.add_argument("--record", metavar="DIR", help="keep the audio around each detection in this folder, as FLAC")
+    listen.add_argument(
+        "--device",
+        type=_device,
+        metavar="D",
+        help="the microphone's number or a part of its name, as streamkws devices lists them (default: the system's)",
+    )
+    listen.add_argument("--record", metavar="DIR", help="save the audio around each detection in this folder, as FLAC")
     listen.add_argument(
         "--exec",
         metavar="COMMAND",
-        help="shell command to run at each detection, with STREAMKWS_KEYWORD, STREAMKWS_SCORE, STREAMKWS_START, "
-        "STREAMKWS_END and, with --record, once the file is there, STREAMKWS_AUDIO in its environment",
+        help="a shell command to run at each detection; its environment has STREAMKWS_KEYWORD, STREAMKWS_SCORE, "
+        "STREAMKWS_START and STREAMKWS_END; with --record it runs once the recording is saved, and STREAMKWS_AUDIO "
+        "is its path",
     )
     listen.add_argument("--beep", action="store_true", help="ring the terminal's bell at each detection")
-    choice(listen)
-    json_lines(listen)
+    add_model_options(listen)
+    add_json_option(listen)
 
-    devices = commands.add(_devices, "devices", "list the audio inputs", "streamkws devices")
-    json_lines(devices)
+    devices = commands.add(_devices, "devices", "list the microphones and other audio inputs", "streamkws devices")
+    add_json_option(devices)
 
 
 class _Source(Protocol):
-    """What the listening loop needs of a microphone.
+    """The part of a microphone that the listening loop uses.
 
-    dropped: samples lost before the block that the iteration last gave.
+    dropped: samples lost before the last block of the iteration.
     """
 
     dropped: int
@@ -72,7 +78,7 @@ def _listen(arguments: argparse.Namespace) -> int:
 
 
 def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.Namespace) -> None:
-    """Show what is heard, and do what it is to set off, until the source ends or Ctrl-C is pressed."""
+    """Show detections and run the reactions to them, until the source ends or Ctrl-C is pressed."""
     import numpy as np
 
     lines = Lines(detector.thresholds, (), arguments.json)
@@ -97,7 +103,7 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
         try:
             for block in source:
                 if source.dropped > n_lost:
-                    take(nothing, detector.flush())  # before the clock goes on, and with it what audio is kept
+                    take(nothing, detector.flush())  # before lost moves the clock, and the audio that is kept
                     reactions.cut()
                     detector.lost(source.dropped - n_lost)
                     n_lost = source.dropped
@@ -106,22 +112,22 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
             pass
         take(nothing, detector.flush())
     if n_lost:
-        complain(f"lost {n_lost / rate:.2f} s of audio in all")
+        print_error(f"lost {n_lost / rate:.2f} s of audio in all")
 
 
 class _OneLineEach(logging.Handler):
-    """Shows what the library logs as a command shows everything else it has to say."""
+    """Prints log messages of the library as a command prints its own messages."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line to standard error."""
-        complain(record.getMessage())
+        print_error(record.getMessage())
 
 
 @contextmanager
 def _only_our_messages() -> Iterator[None]:
-    """Show what the library logs, and nothing that C libraries print.
+    """Show log messages of the library, and no output of C libraries.
 
-    ALSA and PortAudio write to descriptor 2 whenever a device comes or goes, several lines each time.
+    ALSA and PortAudio write several lines to descriptor 2 whenever a device comes or goes.
     """
     handler = _OneLineEach()
     logger = logging.getLogger("streamkws")
@@ -135,7 +141,7 @@ def _only_our_messages() -> Iterator[None]:
 
 @contextmanager
 def _silent_descriptor() -> Iterator[None]:
-    """Send what is written to descriptor 2 nowhere; sys.stderr stays where it is."""
+    """Discard what is written to descriptor 2; sys.stderr still works."""
     stderr = sys.stderr
     try:
         is_there = stderr.fileno() == 2

@@ -1,4 +1,4 @@
-"""streamkws info and quantize: what a model is made of, and a smaller one made of it."""
+"""streamkws info and quantize: what a model consists of, and how to make it smaller."""
 
 from __future__ import annotations
 
@@ -10,53 +10,65 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, json_lines, load_model, new_model_path, out
-from streamkws.cli.output import Bar, complain, table
+from streamkws.cli.arguments import Commands, add_json_option, add_output_options, load_model, new_model_path
+from streamkws.cli.output import Bar, print_error, table
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamkws.model import Model
 
-FEW_S = 60.0  # less audio than this to choose codes by is remarked upon
-INFO_BITS = (8, 4)  # widths whose weight quantization error is shown of an f32 model
+FEW_S = 60.0
+"""Seconds of recordings below which quantize warns that they are few."""
+
+INFO_BITS = (8, 4)
+"""Bit widths for which info shows the weight quantization error of an f32 model."""
 
 
 def add_to(commands: Commands) -> None:
     """Add the commands of this module."""
     info = commands.add(
-        _info, "info", "show what a model is made of", "streamkws info", "streamkws info wakewords --json"
+        _info,
+        "info",
+        "show a model's size, keywords, thresholds and layers",
+        "streamkws info",
+        "streamkws info wakewords --json",
     )
-    info.add_argument("model", nargs="?", metavar="MODEL", help="a shipped name or a file; without it, list what ships")
-    json_lines(info)
+    info.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="a shipped model's name, or a model file; without it, list the shipped ones",
+    )
+    add_json_option(info)
 
     quantize = commands.add(
         _quantize,
         "quantize",
-        "quantize a float32 model to integer codes, without training",
+        "make a float32 model smaller: quantize it to integer codes, without training",
         "streamkws quantize wakewords.f32 --weights 4 --activations 8",
         "streamkws quantize wakewords.f32 --weights 2 --activations 8 --recordings words/ --recordings office.ogg",
         "streamkws quantize mine.f32.safetensors --weights 8,4,4,8 --activations 8 --out small.safetensors",
         "streamkws quantize mine.f32.safetensors --weights 32,4,4,32 --activations 32,8,8,32",
     )
-    quantize.add_argument("model", metavar="MODEL", help="a shipped name or a file, in float32")
+    quantize.add_argument("model", metavar="MODEL", help="a shipped model's name, or a model file, in float32")
     for name, what in (("--weights", "weights"), ("--activations", "the layers' input vectors")):
         quantize.add_argument(
             name,
             required=True,
             type=_widths,
             metavar="BITS",
-            help=f"bits of {what}, 2 to 8, or 32 for float32: for all layers, or one for each with commas between",
+            help=f"bits of {what}, 2 to 8, or 32 for float32: one number for all layers, or one for each, as 8,4,4,8",
         )
     quantize.add_argument(
         "--recordings",
         action="append",
         default=[],
         metavar="DIR|FILE",
-        help="choose the codes on this audio, so that what the network says of it changes least: the keywords, said by "
-        "several people, and other sounds, a minute or more; may be repeated (without it, each weight is rounded by "
+        help="a minute or more of audio: the keywords, said by several people, and other sounds; quantize chooses the "
+        "codes that change the network's output on it least; may be repeated (default: each weight is rounded by "
         "itself, which costs more accuracy below 8 bits)",
     )
-    out(quantize, "<name>.<widths>.safetensors")
+    add_output_options(quantize, "<name>.<widths>.safetensors")
     quantize.add_argument("--json", action="store_true", help="print a JSON object")
 
 
@@ -105,9 +117,9 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _weight_errors(model: Model) -> dict[int | None, Sequence[tuple[float, float] | tuple[None, None]]]:
-    """Each layer's weight quantization error and its worst column's; None where unknown.
+    """Return each layer's weight quantization error and that of its worst column; None where unknown.
 
-    The key is None for the errors that the model records, or the bits at which an f32 model would have them.
+    The key is None for the errors that the model records; for an f32 model it is the bit width they would occur at.
     """
     if model.config.is_float:
         return {bits: model.quantize(bits, bits).config.weight_errors for bits in INFO_BITS}
@@ -136,17 +148,19 @@ def _layer_table(model: Model) -> str:
     ]
     lines = [
         table(header, rows),
-        "error: RMS of what quantization changes in the weights, relative to their own; worst: of the worst column",
+        "error: RMS change of the weights by quantization, relative to their RMS; worst: of the worst column",
     ]
     if (None, None) in [pair for pairs in errors.values() for pair in pairs]:
         lines.append("-: not recorded in the model file")
     if ROUNDING in model.config.provenance:
-        lines.append("the codes were chosen by what the layers put out: the weights change more, and that changes less")
+        lines.append(
+            "the codes were chosen for the layers' outputs, which change less than by rounding; the weights change more"
+        )
     return "\n".join(lines)
 
 
 def _layer_facts(model: Model) -> list[dict[str, object]]:
-    """Return what _layer_table shows, for JSON; errors as fractions."""
+    """Return the contents of _layer_table for JSON; errors as fractions."""
     facts: list[dict[str, object]] = [
         {
             "n_inputs": layer.n_inputs,
@@ -184,7 +198,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     n_full_bytes = model_path(arguments.model).stat().st_size
     n_bytes = save_model(model, path).stat().st_size
     if model.thresholds:
-        complain(f"the thresholds are those calibrated for {full.name}; streamkws evaluate shows how they do")
+        print_error(f"the thresholds are those calibrated for {full.name}; streamkws evaluate shows how they do")
     if arguments.json:
         facts = {"path": str(path), "name": model.name, "file_bytes": n_bytes, "float_file_bytes": n_full_bytes}
         facts |= {"rounding": model.config.provenance[ROUNDING]} if arguments.recordings else {}
@@ -198,17 +212,17 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def _quantize_on(full: Model, arguments: argparse.Namespace) -> Model:
-    """The model with its codes chosen on recordings, and a word on them in its provenance."""
+    """Return the model with its codes chosen on recordings; its provenance says so."""
     from streamkws.evaluation.examples import read_examples
     from streamkws.model import ROUNDING
 
-    model = full.quantize(arguments.weights, arguments.activations)  # so that widths are refused before audio is read
+    model = full.quantize(arguments.weights, arguments.activations)  # refuses wrong widths before audio is read
     with Bar() as bar:
         examples = read_examples(model, [Path(place) for place in arguments.recordings], bar.show)
     for line in examples.skipped:
-        complain(f"skipped {line}")
+        print_error(f"skipped {line}")
     if examples.seconds < FEW_S:
-        complain(
+        print_error(
             f"{examples.seconds:.0f} s of audio are few to choose codes by; {FEW_S:.0f} s with the keywords will do"
         )
     model = full.quantize(arguments.weights, arguments.activations, examples=examples.log_mels)

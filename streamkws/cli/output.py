@@ -14,23 +14,30 @@ if TYPE_CHECKING:
 
     from streamkws.smoother import Detection
 
-RESULTS = ("keyword", "score", "start", "end", "peak")  # what JSON lines hold of a Detection
-SLOW_START_S = 2.0  # a start that takes longer explains itself
+RESULTS = ("keyword", "score", "start", "end", "peak")
+"""The fields of a Detection that JSON lines have."""
+
+SLOW_START_S = 2.0
+"""Seconds after which explain_if_slow prints its reason."""
+
+STARTING = "starting; the first start compiles the kernels, once per machine ..."
+"""The reason of a slow start."""
 
 
-def complain(message: object) -> None:
+def print_error(message: object) -> None:
     """Print one line to standard error."""
     if sys.stderr is None:
-        return  # print would take standard output instead
+        return  # print would write to standard output
     print("streamkws:", " ".join(str(message).split()), file=sys.stderr, flush=True)
 
 
 def json_line(values: Mapping[str, object]) -> str:
+    """Return a JSON object, its numbers rounded to 6 digits after the point."""
     return json.dumps({name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()})
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return aligned columns; numbers, percentages and "-" to the right."""
+    """Return aligned columns. A column of numbers, percentages and "-" is aligned to the right."""
     cells = [header, *([str(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = [
@@ -46,9 +53,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 @contextmanager
-def patience(reason: str) -> Iterator[None]:
-    """Say the reason on standard error if what follows takes more than SLOW_START_S."""
-    timer = threading.Timer(SLOW_START_S, complain, [reason])
+def explain_if_slow(reason: str) -> Iterator[None]:
+    """Print the reason to standard error if the body of the with statement takes longer than SLOW_START_S."""
+    timer = threading.Timer(SLOW_START_S, print_error, [reason])
     timer.daemon = True
     timer.start()
     try:
@@ -60,8 +67,7 @@ def patience(reason: str) -> Iterator[None]:
 class Lines:
     """Detections as lines of text or of JSON.
 
-    keywords: those that may come, to align the columns by.
-    paths: the files that may come; none for live audio, whose lines name no file.
+    keywords, paths: those that may come, for the width of the columns. No paths: live audio, and no column of files.
     """
 
     def __init__(self, keywords: Iterable[str], paths: Iterable[str], as_json: bool) -> None:
@@ -70,7 +76,7 @@ class Lines:
         self._as_json = as_json
 
     def show(self, hits: Iterable[Detection], path: str = "") -> None:
-        """Print detections as they come, so that a reader of the pipe has each at once."""
+        """Print detections; a reader of the pipe gets each at once."""
         for hit in hits:
             if self._as_json:
                 values = {"file": path} if path else {}
@@ -81,7 +87,7 @@ class Lines:
 
 
 class Bar:
-    """A progress bar on standard error, from the first call of show on; nothing where that is no terminal."""
+    """A progress bar on standard error; it appears at the first call of show, and only in a terminal."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None

@@ -1,4 +1,4 @@
-"""streamkws plot: a picture of what a model makes of a recording."""
+"""streamkws plot: a picture of a recording, with a model's posteriors and detections."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from streamkws.cli.arguments import Commands, choice, new_detector
-from streamkws.cli.output import Bar, complain
+from streamkws.cli.arguments import Commands, add_model_options, new_detector
+from streamkws.cli.output import Bar, print_error
 from streamkws.errors import ConfigError
 
-LONG_FILE_S = 60.0  # a file that gets a progress bar
+LONG_FILE_S = 60.0
+"""From this many seconds on there is a progress bar."""
 
 
 def add_to(commands: Commands) -> None:
@@ -18,21 +19,21 @@ def add_to(commands: Commands) -> None:
     plot = commands.add(
         _plot,
         "plot",
-        "draw waveform, spectrogram, posteriors, thresholds and detections of a recording",
+        "draw a recording with the posteriors, thresholds and detections of its keywords",
         "streamkws plot kitchen.flac",
         "streamkws plot kitchen.flac --out kitchen.svg --keyword alexa --threshold 0.8",
         "streamkws plot night.ogg --start 3600 --end 3660",
     )
-    plot.add_argument("file", metavar="FILE", help="audio file, or - for raw 16 kHz mono int16")
+    plot.add_argument("file", metavar="FILE", help="an audio file, or - for raw 16 kHz mono int16")
     plot.add_argument(
         "--out",
         metavar="FILE",
-        help="picture to write, replaced if it exists: .png or .svg (<name of FILE>.png in the current folder, "
-        "if there is none yet)",
+        help="the picture to write, .png or .svg; an existing file is replaced (default: the name of FILE with .png in "
+        "the current folder, if there is no such file yet)",
     )
-    choice(plot)
-    plot.add_argument("--start", type=float, default=0.0, metavar="S", help="draw from this second on (0)")
-    plot.add_argument("--end", type=float, metavar="S", help="draw up to this second (the end)")
+    add_model_options(plot)
+    plot.add_argument("--start", type=float, default=0.0, metavar="S", help="where to begin, in seconds (default: 0)")
+    plot.add_argument("--end", type=float, metavar="S", help="where to end, in seconds (default: at the end)")
 
 
 def _plot(arguments: argparse.Namespace) -> int:
@@ -54,5 +55,5 @@ def _plot(arguments: argparse.Namespace) -> int:
         heard = trace(arguments.file, detector, arguments.start, arguments.end, show)
     print(save(draw_trace(heard), path))
     if heard.trouble:
-        complain(heard.trouble)
+        print_error(heard.trouble)
     return int(bool(heard.trouble))

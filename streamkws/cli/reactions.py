@@ -1,4 +1,4 @@
-"""What a detection sets off in streamkws listen: a recording, a command, a bell."""
+"""What streamkws listen does at a detection: record the audio, run a command, ring a bell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any
 
-from streamkws.cli.output import complain
+from streamkws.cli.output import print_error
 from streamkws.errors import AudioError
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ BEFORE_S, AFTER_S = 0.75, 0.5
 """Seconds of audio that a recording has before the keyword's start and after its end."""
 
 MAX_COMMANDS = 4
-"""So many commands run at once; what is heard meanwhile starts none."""
+"""Most commands that run at once; a detection beyond that starts none."""
 
 
 @dataclass
 class _Take:
-    """A detection whose recording is under way.
+    """A detection whose recording is not complete.
 
-    when: it came.
-    path: of the file being written; its result is empty if it could not be.
+    when: the time of the detection.
+    path: of the file that is being written, None before that; its result is "" if the file cannot be written.
     """
 
     hit: Detection
@@ -47,12 +47,12 @@ class _Take:
 
 
 class Reactions:
-    """What is done at each detection. A failure costs one line on standard error; listening goes on.
+    """What is done at each detection. A failure is one line on standard error; listening goes on.
 
-    folder: where the audio around each is kept, as FLAC; it is made if it does not exist.
-    command: run by the shell, with the detection in STREAMKWS_KEYWORD, _SCORE, _START, _END, and, once that is
-        written, in _AUDIO the path of its recording; what it prints goes to standard error.
-    is_quiet: let the commands print nothing.
+    folder: where the audio around each detection is saved, as FLAC; it is made if it does not exist.
+    command: run by the shell, with the detection in STREAMKWS_KEYWORD, _SCORE, _START and _END; with a folder it runs
+        when the recording is saved, with its path in STREAMKWS_AUDIO. Its output goes to standard error.
+    is_quiet: discard the output of the commands.
     bell: ring the terminal's bell, on standard error.
     """
 
@@ -62,7 +62,7 @@ class Reactions:
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._command = command
-        self._stderr = sys.stderr  # before a live picture takes it over
+        self._stderr = sys.stderr  # the live picture replaces it later
         self._output = subprocess.DEVNULL if is_quiet else _descriptor(self._stderr)
         self._bell = bell
         self._takes: list[_Take] = []
@@ -70,7 +70,7 @@ class Reactions:
         self._free = Semaphore(MAX_COMMANDS)
 
     def start(self, hits: Iterable[Detection]) -> None:
-        """Do what is to be done for detections that just came."""
+        """Begin the reactions to detections that just came."""
         for hit in hits:
             if self._bell and self._stderr is not None:
                 self._stderr.write("\a")
@@ -81,7 +81,7 @@ class Reactions:
                 self._run(hit, "")
 
     def go_on(self) -> None:
-        """Do what can be done by now; to be called after each block."""
+        """Save recordings that are complete, and run their commands; called after each block."""
         for take in self._takes:
             if take.path is None and self._detector.heard_s >= take.hit.end + AFTER_S:
                 take.path = self._save(take.hit, take.when)
@@ -90,13 +90,13 @@ class Reactions:
             self._run(take.hit, take.path.result() if take.path else "")
 
     def cut(self) -> None:
-        """Save what is being recorded, as long as it is by now: no more audio follows without a gap."""
+        """Save all recordings as they are: there is a gap in the audio that follows."""
         for take in self._takes:
             if take.path is None:
                 take.path = self._save(take.hit, take.when)
 
     def close(self) -> None:
-        """Complete the recordings and start their commands; commands that run are left to run."""
+        """Save the recordings and start their commands; commands that run are not awaited."""
         self.cut()
         self._writer.shutdown()
         self.go_on()
@@ -106,18 +106,18 @@ class Reactions:
         try:
             samples = self._detector.audio(hit.start - BEFORE_S, end)
         except AudioError as error:
-            complain(f"cannot record: {error}")
+            print_error(f"cannot record: {error}")
             empty: Future[str] = Future()
             empty.set_result("")
             return empty
         return self._writer.submit(self._write, samples, hit.keyword, when)
 
     def _write(self, samples: npt.NDArray[np.int16], keyword: str, when: datetime) -> str:
-        """Write a file that did not exist and return its path, or nothing if that fails."""
+        """Write a new file and return its path, or "" if that fails."""
         import soundfile
 
         assert self._folder is not None
-        encoded = io.BytesIO()  # so that a full disk is an OSError, and none that is raised in C
+        encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
         soundfile.write(encoded, samples, self._detector.model.config.frontend.sample_rate, format="FLAC")
         name = f"{re.sub(r'[^0-9A-Za-z_-]+', '_', keyword)}_{when:%Y-%m-%d_%H-%M-%S}"
         path = self._folder / f"{name}.flac"
@@ -129,7 +129,7 @@ class Reactions:
             with open(path, "xb") as file:
                 file.write(encoded.getvalue())
         except OSError as error:
-            complain(f"cannot record: {path}: {error.strerror}")
+            print_error(f"cannot record: {path}: {error.strerror}")
             return ""
         return str(path)
 
@@ -137,7 +137,7 @@ class Reactions:
         if self._command is None:
             return
         if not self._free.acquire(blocking=False):
-            complain(f"no command for {hit.keyword!r}: {MAX_COMMANDS} still run")
+            print_error(f"no command for {hit.keyword!r}: {MAX_COMMANDS} still run")
             return
         values = {
             "STREAMKWS_KEYWORD": hit.keyword,
@@ -155,11 +155,11 @@ class Reactions:
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,
-                start_new_session=True,  # Ctrl-C ends the listening, not what it has set off
+                start_new_session=True,  # Ctrl-C ends listen, not its commands
             )
         except OSError as error:
             self._free.release()
-            complain(f"the command for a detection cannot be run: {error.strerror}: {self._command}")
+            print_error(f"the command for a detection cannot be run: {error.strerror}: {self._command}")
             return
         Thread(target=self._await, args=(process,), name=f"command for {hit.keyword}", daemon=True).start()
 
@@ -167,11 +167,11 @@ class Reactions:
         code = process.wait()
         self._free.release()
         if code:
-            complain(f"the command for a detection failed with exit code {code}: {self._command}")
+            print_error(f"the command for a detection failed with exit code {code}: {self._command}")
 
 
 def _descriptor(stream: Any) -> int:
-    """The file behind a stream, for a child process; none where there is none."""
+    """Return the descriptor of a stream for a child process; DEVNULL if the stream has none."""
     try:
         number: int = stream.fileno()
     except (AttributeError, OSError, ValueError):

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from streamkws.audio import as_float
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.text import Text
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 MIN_METER_COLUMNS, MAX_METER_COLUMNS = 4, 50
 METER_FLOOR_DB = -60.0
 CLIPPING = 0.99  # amplitude from which the level turns red
-FALL_PER_S = 0.5  # how fast a keyword's bar falls back: what raised it is over in a moment
-HEARD_SHOWN_S = 1.0  # how long it stays green
-N_HITS = 5  # so many of the last detections are shown
-NO_AUDIO_S = 1.0  # without a block for so long, the picture says so
+FALL_PER_S = 0.5  # how fast a keyword's bar falls: a posterior is high for a moment only
+HEARD_SHOWN_S = 1.0  # how long a bar stays green
+N_HITS = 5  # detections shown
+NO_AUDIO_S = 1.0  # after this time without a block the picture says so
 LOAD_S, LOAD_WEIGHT = 1.0, 0.3  # how often the load is measured, and what a new measurement weighs
 SCREENS_PER_SECOND = 10
 
@@ -31,10 +33,10 @@ SCREENS_PER_SECOND = 10
 class Screen:
     """A picture of the sound level, every keyword's posterior and its threshold, and the last detections.
 
-    It is drawn in a thread of its own, so that it goes on when no audio comes. Lines that are printed meanwhile appear
-    above it; the last picture stays when it ends.
+    It is drawn in a thread of its own, so that it changes also while no audio comes. Lines that are printed meanwhile
+    appear above it. The last picture stays on the screen.
 
-    title: what is listened to.
+    title: the first line: the microphone and the model.
     """
 
     def __init__(self, detector: Detector, title: str) -> None:
@@ -46,8 +48,8 @@ class Screen:
         self._thresholds = detector.thresholds
         self._name_columns = max(len("level"), *map(len, self._thresholds))
         self._console = Console(highlight=False)
-        self._level = 0.0  # amplitude; the largest since the last picture
-        self._posteriors = dict.fromkeys(self._thresholds, 0.0)  # the largest of late
+        self._level = 0.0  # largest amplitude since the last picture
+        self._posteriors = dict.fromkeys(self._thresholds, 0.0)  # largest recent ones, falling
         self._drawn_s = time.monotonic()
         self._heard_s = dict.fromkeys(self._thresholds, float("-inf"))
         self._hits: deque[tuple[datetime, Detection]] = deque(maxlen=N_HITS)
@@ -70,12 +72,11 @@ class Screen:
         self._live.stop()
 
     def show(self, block: npt.NDArray[Any], hits: Iterable[Detection], lost_s: float) -> None:
-        """Take in a block that the detector has heard, what it detected, and the seconds of audio lost so far."""
+        """Take the next block, the detections in it, and the seconds of audio lost so far."""
         self._came_s = time.monotonic()
         self._lost_s = lost_s
         if len(block):
-            full_scale = 32768.0 if block.dtype.kind == "i" else 1.0
-            self._level = max(self._level, float(abs(block.astype("f8")).max()) / full_scale)
+            self._level = max(self._level, float(abs(as_float(block)).max()))
         for keyword, posterior in zip(self._detector.model.keywords, self._detector.levels(), strict=True):
             if keyword in self._posteriors:
                 self._posteriors[keyword] = max(self._posteriors[keyword], float(posterior))
@@ -84,7 +85,7 @@ class Screen:
             self._hits.appendleft((datetime.now(), hit))
 
     def picture(self) -> Text:
-        """Draw what came since the last picture."""
+        """Draw the picture of now."""
         from rich.text import Text
 
         now_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""streamkws serve: keywords for Home Assistant and other clients of the Wyoming protocol."""
+"""streamkws serve: a server for Home Assistant and other clients of the Wyoming protocol."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, choice, load_model, thresholds
-from streamkws.cli.output import complain, patience
+from streamkws.cli.arguments import Commands, add_model_options, load_model, thresholds
+from streamkws.cli.output import STARTING, explain_if_slow, print_error
+from streamkws.server.config import DEFAULT_URI, ServerConfig
 
 if TYPE_CHECKING:
     from streamkws.server import Server
-
-DEFAULT_URI = "tcp://127.0.0.1:10400"
 
 
 def add_to(commands: Commands) -> None:
@@ -20,7 +19,7 @@ def add_to(commands: Commands) -> None:
     serve = commands.add(
         _serve,
         "serve",
-        "hear keywords for Home Assistant and other Wyoming clients, until Ctrl-C",
+        "find keywords for Home Assistant and other Wyoming clients, until Ctrl-C",
         "streamkws serve",
         "streamkws serve --uri tcp://0.0.0.0:10400 --zeroconf --threshold alexa=0.9",
         "streamkws serve --uri unix:///run/streamkws/wyoming.sock --clients 4",
@@ -29,29 +28,41 @@ def add_to(commands: Commands) -> None:
         "--uri",
         default=DEFAULT_URI,
         metavar="URI",
-        help=f"tcp://HOST:PORT, unix:///PATH or stdio:// ({DEFAULT_URI}, which only this machine reaches; "
-        "tcp://0.0.0.0:10400 is for the whole network: whoever reaches it may connect, there are no passwords)",
+        help=f"where to listen: tcp://HOST:PORT, unix:///PATH or stdio:// (default: {DEFAULT_URI}, which only this "
+        "machine reaches); tcp://0.0.0.0:10400 opens the server to the whole network, without a password",
     )
     serve.add_argument(
-        "--clients", type=int, default=100, metavar="N", help="most clients at once; others get an error (100)"
+        "--clients",
+        type=int,
+        default=ServerConfig.max_clients,
+        metavar="N",
+        help=f"most clients at the same time; more get an error (default: {ServerConfig.max_clients})",
     )
     serve.add_argument(
         "--idle",
         type=float,
-        default=300.0,
+        default=ServerConfig.idle_s,
         metavar="S",
-        help="seconds without a message after which a client is sent away, 0 for never (300)",
+        help="disconnect a client after so many seconds without a message; 0 for never "
+        f"(default: {ServerConfig.idle_s:g})",
     )
-    serve.add_argument("--threads", type=int, default=2, metavar="N", help="threads that hear (2)")
+    serve.add_argument(
+        "--threads",
+        type=int,
+        default=ServerConfig.n_threads,
+        metavar="N",
+        help=f"threads that run detectors (default: {ServerConfig.n_threads})",
+    )
     serve.add_argument(
         "--zeroconf",
         nargs="?",
         const="",
         metavar="NAME",
-        help="let Home Assistant find this server, under this name (streamkws on ..., with the machine's name)",
+        help="announce the server in the local network, so that Home Assistant finds it, under this name "
+        "(default: streamkws on <name of this machine>)",
     )
-    serve.add_argument("--verbose", action="store_true", help="a line for every client and detection, too")
-    choice(serve)
+    serve.add_argument("--verbose", action="store_true", help="print a line for each client and detection")
+    add_model_options(serve)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -59,10 +70,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     import logging
     import socket
 
-    from streamkws.server import Server, ServerConfig
+    from streamkws.server import Server
 
     name = f"streamkws on {socket.gethostname():.40}" if arguments.zeroconf == "" else arguments.zeroconf
-    with patience("starting; the first start compiles the kernels, once per machine ..."):
+    with explain_if_slow(STARTING):
         model = load_model(arguments.model)
         config = ServerConfig(
             uri=arguments.uri,
@@ -86,7 +97,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 async def _until_told(server: Server) -> int:
-    """Serve until SIGTERM, which is how a server ends, or Ctrl-C; return the exit code."""
+    """Serve until SIGTERM or Ctrl-C; return the exit code."""
     import asyncio
     import signal
 
@@ -102,6 +113,6 @@ async def _until_told(server: Server) -> int:
         loop.add_signal_handler(signal.SIGTERM, server.end)
         loop.add_signal_handler(signal.SIGINT, interrupt)
     async with server:
-        complain(f"{server.model.name} listens on {server.uri} for {', '.join(server.keywords)}; Ctrl-C ends")
+        print_error(f"{server.model.name} listens on {server.uri} for {', '.join(server.keywords)}; Ctrl-C ends")
         await server.serve()
     return code

@@ -1,4 +1,4 @@
-"""streamkws train and evaluate: a model from recordings, and how good models are on others."""
+"""streamkws train and evaluate: how a model is made from recordings, and how good it is on others."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ def add_to(commands: Commands) -> None:
     train = commands.add(
         _train,
         "train",
-        "train a model",
+        "train a model from a recipe",
         "streamkws train models/wakewords.toml --corpus corpus --export models/",
         "streamkws train models/wakewords.toml --list",
         "streamkws train models/wakewords.toml --corpus corpus --held-out dev --export held-out/",
     )
-    train.add_argument("config", metavar="CONFIG.toml", help="the recipe")
-    train.add_argument("--corpus", metavar="FOLDER", help="folder with train/ and dev/, instead of the recipe's")
+    train.add_argument("config", metavar="CONFIG.toml", help="the recipe, such as models/wakewords.toml")
+    train.add_argument("--corpus", metavar="FOLDER", help="the folder with train/ and dev/ (default: the recipe's)")
     train.add_argument(
-        "--fresh", action="store_true", help="start anew instead of continuing; with --stage that stage alone"
+        "--fresh",
+        action="store_true",
+        help="start from the beginning, not from the last checkpoint; with --stage that stage alone",
     )
-    train.add_argument("--export", metavar="FOLDER", help="write the trained model there in every bit width")
+    train.add_argument(
+        "--export", metavar="FOLDER", help="write the trained model into this folder, in every bit width"
+    )
     train.add_argument(
         "--held-out",
         default="",
@@ -45,20 +49,28 @@ def add_to(commands: Commands) -> None:
         "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --snr 10 --json figures.json",
         "streamkws evaluate wakewords.f32 wakewords.w4a8 corpus/dev --plot det.svg",
     )
-    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="shipped names or files")
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="shipped models' names, or model files")
     evaluate.add_argument(
         "corpus",
         metavar="CORPUS",
-        help="folder of recordings, such as corpus/dev: wakewords/<keyword>/ with a keyword per file (smart_mirror "
-        "for smart mirror), and folders of other audio to count false accepts in (*_noise is mixed in, too)",
+        help="a folder of recordings, such as corpus/dev: in wakewords/<keyword>/ one keyword per file (smart_mirror/ "
+        "for smart mirror), in other folders audio to count false accepts in; *_noise is also mixed with the keywords",
     )
     evaluate.add_argument(
-        "--snr", action="append", type=float, metavar="DB", help="noise condition beside clean (10); may be repeated"
+        "--snr",
+        action="append",
+        type=float,
+        metavar="DB",
+        help="also count in noise, at this signal-to-noise ratio; may be repeated (default: 10)",
     )
     evaluate.add_argument(
-        "--plot", metavar="FILE", help="draw DET curves and score histograms, .png or .svg; replaced if it exists"
+        "--plot",
+        metavar="FILE",
+        help="draw DET curves and score histograms, .png or .svg; an existing file is replaced",
     )
-    evaluate.add_argument("--json", metavar="FILE|-", help="write all figures as JSON, one line per model")
+    evaluate.add_argument(
+        "--json", metavar="FILE|-", help="write all figures as JSON, one line per model; - is standard output"
+    )
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -85,7 +97,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from streamkws.evaluation.det import evaluate_models, format_table
+    from streamkws.evaluation.measure import evaluate_models
+    from streamkws.evaluation.tables import format_table
 
     if arguments.plot:
         from streamkws.evaluation.plots import draw_det, picture_path, save

@@ -1,7 +1,6 @@
 """Calibration: a model and audio without its keywords in, thresholds out.
 
-False accepts are counted and thresholds chosen as evaluation.det does it for a corpus; its docstring has the
-definitions.
+False accepts are counted and thresholds chosen as for a corpus; the docstring of the package has the definitions.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from pathlib import Path
 
 from streamkws.audio import AUDIO_SUFFIXES
 from streamkws.errors import ConfigError
-from streamkws.evaluation.det import CLEAN, ZERO_COUNT_BOUND, OperatingPoint, calibrate, evaluate_scores, valid_target
+from streamkws.evaluation.counting import ZERO_COUNT_BOUND
+from streamkws.evaluation.measure import evaluate_scores
+from streamkws.evaluation.operating_points import CLEAN, OperatingPoint
 from streamkws.evaluation.scoring import (
     IGNORED_SETS,
     KEYWORD_SET,
@@ -24,6 +25,7 @@ from streamkws.evaluation.scoring import (
     read_recordings,
     score_corpus,
 )
+from streamkws.evaluation.thresholds import calibrate, valid_target
 from streamkws.model import Model
 
 
@@ -115,8 +117,8 @@ def calibrate_model(
         target_fa_per_h=target_fa_per_h,
         hours=scored.hours,
         n_files=n_files,
-        before=old.shipped,
-        after=evaluate_scores(calibrated, scored, progress=progress).shipped,
+        before=old.at_own_thresholds,
+        after=evaluate_scores(calibrated, scored, progress=progress).at_own_thresholds,
         unreached=tuple(k for k, curve in old.curves[CLEAN].items() if curve.index_at(target_fa_per_h) is None),
         skipped=scored.skipped,
         notes=scored.notes,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from streamkws.audio import as_float
 from streamkws.detector import Detector
 from streamkws.errors import AudioError, ConfigError
-from streamkws.smoother import Detection
+from streamkws.smoother import Detection, StepClock
 from streamkws.sources import Source, open_source
 
 F32 = npt.NDArray[np.float32]
@@ -107,16 +107,7 @@ def trace(
     detections += detector.smoother.flush()
 
     heard_s, n_steps = low.n_rows / rate, levels.n_rows
-    if not n_steps:
-        raise AudioError(
-            f"{blocks.name}: expected at least {clock.end_s(0):.3f} s of audio, which the first posterior needs, "
-            f"got {heard_s:.3f} s"
-        )
-    if not len(levels.columns()):
-        raise ConfigError(
-            f"{blocks.name}: expected a start and an end with posteriors between them, which come every "
-            f"{clock.step_samples / rate:g} s up to {clock.end_s(n_steps - 1):.2f} s, got {start_s:g} and {last_s:g} s"
-        )
+    _check_steps(blocks.name, clock, heard_s, n_steps, (start_s, last_s) if not len(levels.columns()) else None)
     return Trace(
         name=blocks.name,
         model=model.name,
@@ -135,6 +126,23 @@ def trace(
         detections=tuple(hit for hit in detections if start_s <= hit.peak <= last_s),
         trouble=trouble,
     )
+
+
+def _check_steps(
+    name: str, clock: StepClock, heard_s: float, n_steps: int, empty_s: tuple[float, float] | None
+) -> None:
+    """Refuse a recording too short for a posterior, and limits without a posterior between them (empty_s)."""
+    if not n_steps:
+        raise AudioError(
+            f"{name}: expected at least {clock.end_s(0):.3f} s of audio, which the first posterior needs, "
+            f"got {heard_s:.3f} s"
+        )
+    if empty_s is not None:
+        raise ConfigError(
+            f"{name}: expected a start and an end with posteriors between them, which come every "
+            f"{clock.step_samples / clock.sample_rate:g} s up to {clock.end_s(n_steps - 1):.2f} s, "
+            f"got {empty_s[0]:g} and {empty_s[1]:g} s"
+        )
 
 
 class _Columns:

@@ -66,7 +66,7 @@ class DataConfig:
     wakewords, impulse_responses: names of folders of a part.
     exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
     negatives: share of each set of negatives, by name. noise: the sets mixed into other examples. A name with a slash
-        is the folder of a set outside the corpus, such as "runs/mined" (bench/mine.py).
+        is the folder of a set outside the corpus, such as "runs/mined" (streamkws mine).
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
     keyword_share, partial_share, collage_share: parts of the examples that are keywords, pieces of keywords, and short
@@ -75,7 +75,7 @@ class DataConfig:
     aligner: a model, by name or path, that knows the keywords: where it hears the keyword of a recording outside the
         stretch of sound that speech_region takes for it, the keyword is where it is heard; "" for none.
     min_tail_s: a keyword ends at least this long before the example does.
-    synthetic: folder of a set of synthesized speakers (bench/synthesize.py), "" for none; its segments labelled with a
+    synthetic: folder of a set of synthesized speakers (streamkws voices), "" for none; its segments labelled with a
         keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
     synthetic_share: part of the keyword examples that synthesized speakers say.
     near_dry_share: part of the negatives that resemble keywords (pieces, collages, and what synthesized speakers say)

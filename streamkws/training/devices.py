@@ -1,6 +1,6 @@
 """What recording devices do to sound: resonances, noise suppression, automatic gain, saturation, lossy codecs.
 
-Some speakers are missed on most words, and their microphones are unlike the others' (bench/experiments.md).
+Some speakers are missed on most words, and their microphones are unlike the others' (bench/research/experiments.md).
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.evaluation.det import CLEAN, calibrate, evaluate_models
+from streamkws.evaluation.measure import evaluate_models
+from streamkws.evaluation.operating_points import CLEAN
+from streamkws.evaluation.thresholds import calibrate
 from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS

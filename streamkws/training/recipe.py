@@ -181,7 +181,7 @@ class ExportConfig:
     bits: weight and activation bits of each model that is quantized after training, beside the f32 one. Not with a
         [quantization] section: its training gives one model, in the widths it was trained for.
     rounding_examples: training examples on which the weight codes of fewer than 8 bits are chosen, so that the layers'
-        outputs change least (rounding.py); 0: each weight is rounded by itself. Not with a [quantization] section.
+        outputs change least (gptq.py); 0: each weight is rounded by itself. Not with a [quantization] section.
     early_stopping: whether the model is the checkpoint that missed least on the validation part without a false accept,
         not the latest.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.

@@ -28,7 +28,7 @@ GREATEST_GAIN = 30.0
 
 
 class SpeechEmbedding:
-    """Google's speech embedding as a folder with melspectrogram.onnx and embedding.onnx (bench/fetch_teacher.py).
+    """Google's speech embedding as a folder with melspectrogram.onnx and embedding.onnx (streamkws fetch-teacher).
 
     Raises MissingExtraError without onnxruntime, ConfigError where the folder does not hold the two networks.
     """
@@ -45,7 +45,7 @@ class SpeechEmbedding:
             path = Path(folder) / name
             if not path.is_file():
                 raise ConfigError(
-                    f"expected data.teacher to be a folder with {name} (bench/fetch_teacher.py): {folder}"
+                    f"expected data.teacher to be a folder with {name} (streamkws fetch-teacher): {folder}"
                 )
             try:
                 session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

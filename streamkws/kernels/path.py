@@ -1,0 +1,122 @@
+"""The whole path of one stream: from samples to decisions in one call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from streamkws.kernels.compiling import F32, FIRST, I16, I64, Records, compiled
+from streamkws.kernels.front_end import FRONT_END_STATE, FRONT_END_TABLES, FrontEndState, FrontEndTables, next_frame
+from streamkws.kernels.memory import array_type, load_at, tuple_type
+from streamkws.kernels.network import NETWORK, NETWORK_STATE, Network, NetworkState, push_frame
+from streamkws.kernels.smoother import (
+    EVENT,
+    SMOOTHER_STATE,
+    SMOOTHER_TABLES,
+    SmootherState,
+    SmootherTables,
+    decide,
+    smooth,
+)
+
+NO_PCM, NO_FLOATS = np.zeros(0, np.int16), np.zeros(0, np.float32)
+"""A kernel that takes samples of either kind gets this for the other one."""
+
+
+class StreamArrays(NamedTuple):
+    """Everything that one stream's path from samples to decisions touches.
+
+    frame_stride: (1,) int64. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step
+    of a push. limit: (1,) float32, the largest amplitude there may be. block: (n,) float32, the samples of a push.
+    history: (n,) int16, a ring of the last samples. n_heard: (1,) int64, samples since the start.
+    """
+
+    front_end: FrontEndTables
+    front_end_state: FrontEndState
+    network: Network
+    network_state: NetworkState
+    smoother: SmootherTables
+    smoother_state: SmootherState
+    frame_stride: I64
+    frame: F32
+    posteriors: F32
+    events: Records
+    limit: F32
+    block: F32
+    history: I16
+    n_heard: I64
+
+
+STREAM_ARRAYS = tuple_type(
+    StreamArrays,
+    front_end=FRONT_END_TABLES,
+    front_end_state=FRONT_END_STATE,
+    network=NETWORK,
+    network_state=NETWORK_STATE,
+    smoother=SMOOTHER_TABLES,
+    smoother_state=SMOOTHER_STATE,
+    frame_stride=array_type(np.int64),
+    frame=array_type(np.float32),
+    posteriors=array_type(np.float32),
+    events=array_type(EVENT),
+    limit=array_type(np.float32),
+    block=array_type(np.float32),
+    history=array_type(np.int16),
+    n_heard=array_type(np.int64),
+)
+
+_load_arrays = load_at(STREAM_ARRAYS)
+
+
+@compiled(inline="always")
+def take_samples(arrays: StreamArrays, pcm: I16, floats: F32) -> int:
+    """Put samples as float32 into the block, and as int16 into the history. Returns how many, or -1 for unusable ones.
+
+    pcm: (n,) int16. floats: (n,) float32, taken where pcm is empty. n at most the size of arrays.block.
+    """
+    block, history = arrays.block, arrays.history
+    n = pcm.size + floats.size
+    if pcm.size:
+        for i in range(n):
+            block[i] = np.float32(pcm[i]) * np.float32(1 / 32768)
+    else:
+        bits, highest = floats.view(np.int32), np.int32(0)
+        for i in range(n):  # without their signs floats order like these integers, NaN above all
+            highest = max(highest, bits[i] & np.int32(0x7FFFFFFF))
+            block[i] = floats[i]
+        if highest > arrays.limit.view(np.int32)[0]:
+            return -1
+    size = history.size
+    first = max(FIRST, n - size)
+    place = (arrays.n_heard[0] + first) % size if size else 0
+    for i in range(first, n):
+        scaled = np.rint(block[i] * np.float32(32768))
+        history[place] = np.int16(min(max(scaled, np.float32(-32768)), np.float32(32767)))
+        place += 1
+        if place == size:
+            place = 0
+    arrays.n_heard[0] += n
+    return n
+
+
+@compiled()
+def detect(address: int, pcm: I16, floats: F32) -> int:
+    """From samples to decisions in one call. Returns how many of arrays.events it wrote, or -1 for unusable samples.
+
+    address: of a Held arrays. pcm, floats: as for take_samples.
+    """
+    arrays = _load_arrays(address)
+    n = take_samples(arrays, pcm, floats)
+    if n < 0:
+        return -1
+    n_events, start = 0, FIRST
+    samples, frame, posteriors = arrays.block[:n], arrays.frame, arrays.posteriors
+    smoother_state = arrays.smoother_state
+    while True:
+        start = next_frame(arrays.front_end, arrays.front_end_state, samples, start, frame)
+        if start < 0:
+            return n_events
+        if push_frame(arrays.network, arrays.network_state, arrays.frame_stride[0], frame, posteriors):
+            step = smooth(smoother_state, posteriors)
+            n_events += decide(arrays.smoother, smoother_state, step, arrays.events[n_events:])

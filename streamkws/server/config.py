@@ -1,0 +1,89 @@
+"""The settings of a server, and the addresses that it can listen on."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from streamkws.errors import ConfigError
+
+DEFAULT_URI = "tcp://127.0.0.1:10400"
+"""Where a server listens unless told otherwise; only this machine reaches it."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where a server listens, for which keywords, and its limits.
+
+    uri: tcp://HOST:PORT (port 0 takes a free one), unix:///PATH, or stdio:// for one client on standard input and
+        output. Everyone who can connect may use the server: Wyoming has no passwords.
+    thresholds, keywords: as for Detector.
+    max_clients: clients at the same time; a client beyond that gets an error.
+    max_payload_bytes: the most audio of one message.
+    idle_s: seconds without a whole message after which a client is disconnected; 0 for never.
+    n_threads: threads that run detectors.
+    zeroconf: the name under which the server is announced in the local network; None for no announcement.
+    Raises ConfigError for a setting out of its range.
+    """
+
+    uri: str = DEFAULT_URI
+    thresholds: Mapping[str, float] | float | None = None
+    keywords: Iterable[str] | None = None
+    max_clients: int = 100
+    max_payload_bytes: int = 1 << 20
+    idle_s: float = 300.0
+    n_threads: int = 2
+    zeroconf: str | None = None
+
+    def __post_init__(self) -> None:
+        address = Address.parse(self.uri)
+        for name in ("max_clients", "max_payload_bytes", "n_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if not (self.idle_s >= 0 and math.isfinite(self.idle_s)):
+            raise ConfigError(f"expected idle_s of at least 0, got {self.idle_s}")
+        if self.zeroconf is not None and (address.scheme != "tcp" or is_loopback(address.host)):
+            raise ConfigError(f"expected a tcp:// address that others can reach for zeroconf, got {self.uri}")
+        if self.zeroconf is not None and not 0 < len(self.zeroconf.encode()) <= 63:
+            raise ConfigError(f"expected a zeroconf name of 1 to 63 bytes, got {self.zeroconf!r}")
+
+
+class Address(NamedTuple):
+    """The parts of a URI. scheme: tcp, unix or stdio. host, port: of tcp. path: of unix."""
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, uri: str) -> Address:
+        """Take a URI apart. Raises ConfigError for a URI of no such scheme."""
+        try:
+            parts = urlsplit(uri)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        plain = not (parts.query or parts.fragment or parts.username is not None)
+        if plain and parts.scheme == "tcp" and parts.hostname and port is not None and parts.path in ("", "/"):
+            return cls("tcp", parts.hostname, port)
+        if plain and parts.scheme == "unix" and not parts.netloc and len(parts.path) > 1:
+            if not hasattr(socket, "AF_UNIX"):
+                raise ConfigError(f"expected tcp://HOST:PORT on this system, which has no unix sockets, got {uri}")
+            return cls("unix", path=parts.path)
+        if plain and parts.scheme == "stdio" and not (parts.netloc or parts.path):
+            return cls("stdio")
+        raise ConfigError(f"expected tcp://HOST:PORT, unix:///PATH or stdio://, got {uri!r}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a host name or IP address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

