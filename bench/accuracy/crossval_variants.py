@@ -73,7 +73,7 @@ AWARE = {
     "average_decay": 0.99,
     "bfloat16": False,
 }
-"""How a network is trained quantization-aware, as in models/wakewords-aware.toml."""
+"""How a network is trained quantization-aware, as in the example at the end of models/wakewords.toml."""
 W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
 MINED = {
     "synthetic": "runs/synthetic-accents",

@@ -88,8 +88,11 @@ def _train(arguments: argparse.Namespace) -> int:
         print(stage_table(chain, arguments.stage))
         return 0
     else:
-        stage = run_chain(chain, arguments.corpus, arguments.fresh, arguments.stage)
-        folder, recipe = chain.folder(stage), chain.recipes[stage]
+        stage = arguments.stage or chain.trained[-1]
+        if arguments.export and stage not in chain.recipes:
+            raise ConfigError(f"expected a stage with a network to export ({', '.join(chain.trained)}), got {stage!r}")
+        run_chain(chain, arguments.corpus, arguments.fresh, arguments.stage)
+        folder, recipe = chain.folder(stage), chain.recipes.get(stage)
     if arguments.export:
         for path in export(folder, arguments.export, arguments.corpus, recipe):
             print(path)

@@ -24,8 +24,8 @@ from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
 MARK = "stage.json"
 
 
-def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = False, until: str = "") -> str:
-    """Run the stages of a recipe, and return the name of the last trained one.
+def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = False, until: str = "") -> None:
+    """Run the stages of a recipe.
 
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
     fresh: starts that stage anew, whatever its folder holds; without one all stages, but for those that a recipe with a
@@ -52,7 +52,6 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
         _write_mark(chain, name, done=False)
         _run_stage(chain, name, corpus)
         _write_mark(chain, name, done=True)
-    return [name for name in names if name in chain.recipes][-1]
 
 
 def stage_table(chain: Chain, until: str = "") -> str:
@@ -88,12 +87,12 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
         from streamkws.voices.speakers import synthesize
 
         speakers, rest = settings["speakers"], {key: value for key, value in settings.items() if key != "speakers"}
-        synthesize(folder, n_speakers=speakers, keywords=_keywords(chain), **rest)
+        synthesize(folder, n_speakers=speakers, keywords=_keywords(chain), show=_show_tenths, **rest)
     else:
         from streamkws.voices.mining import mine
 
         models = list(dict.fromkeys(settings["models"]))
-        mine(folder, **{**settings, "models": models})
+        mine(folder, **{**settings, "models": models}, show=_show_tenths)
 
 
 def _keywords(chain: Chain) -> tuple[str, ...]:
@@ -157,6 +156,12 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 def _shown(value: Any) -> str:
     return "not given" if value is None else json.dumps(value)
+
+
+def _show_tenths(what: str, done: float, total: float) -> None:
+    """Print a line for each tenth of a tool's files. done, total: files, done one by one."""
+    if int(10 * done / total) > int(10 * (done - 1) / total):
+        _say(f"{what}: {done:.0f} of {total:.0f} files")
 
 
 def _say(text: str) -> None:
