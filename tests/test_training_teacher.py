@@ -11,14 +11,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from synthetic_corpus import KEYWORDS, chirp, write_part, write_set
 from test_training_examples import DATA, PLAIN, maker
-from test_training_trainer import RECIPE, read_checkpoint
+from training_runs import RECIPE, read_checkpoint
 
 from streamkws.errors import ConfigError, MissingExtraError
 from streamkws.training.blocks import EXAMPLE_ARRAYS, Block
 from streamkws.training.export import export
+from streamkws.training.loop import train
+from streamkws.training.pool import Pool
 from streamkws.training.recordings import read_synthetic
 from streamkws.training.teacher import SpeechEmbedding, moments, teacher_loss
-from streamkws.training.trainer import Pool, train
 
 
 def save_network(path, source, target, input_shape, nodes, constants):

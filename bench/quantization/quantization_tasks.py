@@ -39,10 +39,10 @@ from streamkws.training.augment import AugmentConfig
 from streamkws.training.blocks import EXAMPLE_ARRAYS, Block, Example
 from streamkws.training.data import DataConfig
 from streamkws.training.examples import ExampleMaker
+from streamkws.training.losses import LOSS_NAMES, Losses, clip_losses
 from streamkws.training.recipe import TrainingConfig
 from streamkws.training.recordings import SegmentSet
 from streamkws.training.sound import N_FFT
-from streamkws.training.trainer import LOSS_NAMES, Losses, clip_losses
 
 F32 = npt.NDArray[np.float32]
 Listener = Callable[[F32], F32]

@@ -47,7 +47,7 @@ from streamkws.training.recipe_file import (
 )
 
 MODEL_FILE = "model.safetensors"
-"""A trained stage's network in float32, for the stages that listen with it."""
+"""A trained stage's model, for the stages that listen with it."""
 TRAIN = "train"
 REFERENCES = (
     ("data", "teacher", "fetch"),

@@ -21,7 +21,7 @@ F32 = npt.NDArray[np.float32]
 N_EMBEDDING = 96
 """Length of an embedding."""
 WINDOW_FRAMES, HOP_FRAMES, N_MELS = 76, 8, 32
-"""An embedding hears 76 frames of 10 ms; there is one every 8 frames."""
+"""An embedding covers 76 frames of 10 ms; there is one every 8 frames."""
 PEAK = 8000.0
 GREATEST_GAIN = 30.0
 """Examples get this peak (of 32768), by this gain at most: the teacher learned from speech at a usual level."""
