@@ -101,18 +101,18 @@ def test_masks_fill_with_the_mean_and_stay_within_their_widths():
     np.testing.assert_array_equal(features[masked], np.broadcast_to(fill, features.shape)[masked])
 
 
-def test_another_rhythm_keeps_both_ends_and_never_runs_backwards():
-    positions = augment.rhythm_positions(np.random.default_rng(0), 5, 90, 0.3)
+def test_another_tempo_keeps_both_ends_and_never_runs_backwards():
+    positions = augment.tempo_positions(np.random.default_rng(0), 5, 90, 0.3)
     assert positions.shape == (5, 90) and positions.dtype == np.float32
     np.testing.assert_allclose(positions[:, 0], 0)
     np.testing.assert_allclose(positions[:, -1], 89, rtol=1e-5)
     assert (np.diff(positions) > 0).all()
     assert np.abs(positions - np.arange(90)).max() > 2
-    np.testing.assert_allclose(augment.rhythm_positions(np.random.default_rng(0), 1, 90, 0.0)[0], np.arange(90), 1e-5)
+    np.testing.assert_allclose(augment.tempo_positions(np.random.default_rng(0), 1, 90, 0.0)[0], np.arange(90), 1e-5)
 
 
 def test_tempos_spread_as_asked():
-    slopes = np.diff(augment.rhythm_positions(np.random.default_rng(0), 400, 401, 0.3), axis=1)[:, 9::20]
+    slopes = np.diff(augment.tempo_positions(np.random.default_rng(0), 400, 401, 0.3), axis=1)[:, 9::20]
     assert np.log(slopes).std(axis=1).mean() == pytest.approx(0.3, abs=0.02)
 
 

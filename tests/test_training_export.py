@@ -47,7 +47,7 @@ def test_export_writes_models_that_load_and_agree(chirps_run, training_corpus, c
     assert [model.config.provenance.get("rounding", "") for model in models] == [
         "", "", "codes chosen on 1,000 training examples"
     ]  # fmt: skip
-    spoken = models[0].front_end().push(read_audio(training_corpus / "dev" / "speech" / "0.flac"))
+    spoken = models[0].new_front_end().push(read_audio(training_corpus / "dev" / "speech" / "0.flac"))
     heard = [model.new_state().push(spoken) for model in (models[0], models[2], models[0].quantize(4, 8))]
     assert np.std(heard[1] - heard[0]) < np.std(heard[2] - heard[0])
     best = export(chirps_run / "runs" / "chirps" / "best.pt", chirps_run / "best", training_corpus)[0]

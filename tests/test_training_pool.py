@@ -67,9 +67,9 @@ class Numbers:
         return np.repeat(features[:, :, :1] / 100, 2, axis=2).astype(np.float16)
 
 
-@pytest.mark.parametrize("rhythm", [0.0, 0.2])
-def test_an_ensembles_posteriors_move_with_the_features(rhythm):
-    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0.0, rhythm=rhythm)
+@pytest.mark.parametrize("tempo_jitter", [0.0, 0.2])
+def test_an_ensembles_posteriors_move_with_the_features(tempo_jitter):
+    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0.0, tempo_jitter=tempo_jitter)
     pool = Pool(TrainingConfig(batch=16, pool=96), augmentation, ensemble=Numbers())
     while pool.n_made < pool.needed(0):
         made = block(pool.n_made)
@@ -94,9 +94,11 @@ def test_hard_examples_are_drawn_more_often():
     assert pool.difficulty[40] == 1.0 and pool.difficulty[8] == 1.0  # new examples count as one
 
 
-def test_another_rhythm_moves_the_labels_with_the_sound():
+def test_another_tempo_moves_the_labels_with_the_sound():
     config = TrainingConfig(batch=64, pool=96)
-    augmentation = AugmentConfig(n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0, shift_frames=0, rhythm=0.3)
+    augmentation = AugmentConfig(
+        n_time_masks=0, n_frequency_masks=0, gain_jitter_db=0, shift_frames=0, tempo_jitter=0.3
+    )
     pool = filled_pool(0, config, augmentation)
     pool.arrays[0][:] = np.arange(28)[None, :, None]
     features, _, onset, first, _, ends, _ = pool.batch(0, np.zeros(4, np.float32), -20.0)

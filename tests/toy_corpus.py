@@ -63,7 +63,7 @@ class ToyModel:
             self.keywords, (layer,), self.frontend, SmootherConfig(1, 3, 50), 2, provenance={"data": "none"}
         )
 
-    def front_end(self):
+    def new_front_end(self):
         self.n_front_ends += 1
         return ToyFrontEnd()
 

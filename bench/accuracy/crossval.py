@@ -72,7 +72,7 @@ PROXY = {"steps": 2000, "warmup_steps": 100, "average_decay": 0.995}
 """How the proxy network is trained; all other settings are the recipe's."""
 USE_SETTINGS = (
     "gain_jitter_db", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
-    "rhythm",
+    "tempo_jitter",
 )  # fmt: skip
 """Settings of AugmentConfig that apply each time an example is used, not when it is made."""
 

@@ -234,7 +234,7 @@ class _Ears:
             states = by_config.get(model.config.frontend)
             if states is None:
                 states = by_config[model.config.frontend] = []
-                self._groups.append((model.front_end(), states))
+                self._groups.append((model.new_front_end(), states))
             states.append((m, model.new_state()))
 
     def hear_file(

@@ -19,8 +19,8 @@ from streamkws.mixing import from_direct_path
 F32 = npt.NDArray[np.float32]
 C64 = npt.NDArray[np.complex64]
 
-RHYTHM_FRAMES = 20
-"""Frames over which a changed rhythm keeps its tempo."""
+TEMPO_FRAMES = 20
+"""Frames over which a changed tempo stays the same."""
 ROOM_SAMPLES = 7440
 """Room responses are cut to this many samples, 0.465 s at 16 kHz."""
 
@@ -42,7 +42,7 @@ class AugmentConfig:
     context_share: other speech right before or after a keyword.
     shift_frames, gain_jitter_db: time shift and gain drawn anew each time an example is used.
     n_time_masks, time_mask_frames, n_frequency_masks, frequency_mask_bands: SpecAugment, number and greatest width.
-    rhythm: the tempo of each fifth of a second is drawn anew at each use, its logarithm with this standard deviation.
+    tempo_jitter: standard deviation of the logarithm of the tempo, drawn for each fifth of a second at each use.
     """
 
     speed_share: float = 0.8
@@ -75,7 +75,7 @@ class AugmentConfig:
     time_mask_frames: int = 12
     n_frequency_masks: int = 2
     frequency_mask_bands: int = 6
-    rhythm: float = 0.0
+    tempo_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -98,7 +98,7 @@ class AugmentConfig:
                 raise ConfigError(f"expected augment.{low} <= augment.{high}")
         for name in (
             "shift_frames", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
-            "gain_jitter_db", "equalizer_db", "rhythm",
+            "gain_jitter_db", "equalizer_db", "tempo_jitter",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected augment.{name} >= 0, got {getattr(self, name)}")
@@ -207,14 +207,14 @@ def mask_features(rng: np.random.Generator, features: F32, fill: F32, config: Au
             features[index, :, start : start + width] = fill[start : start + width]
 
 
-def rhythm_positions(rng: np.random.Generator, n_examples: int, n_frames: int, deviation: float) -> F32:
-    """(B, T) float32: which frame, in fractions, an example of another rhythm has at each frame.
+def tempo_positions(rng: np.random.Generator, n_examples: int, n_frames: int, deviation: float) -> F32:
+    """(B, T) float32: which frame of an example, in fractions, is heard at each frame when its tempo varies.
 
-    Rises from 0 to T - 1 in each example; the slope is constant over RHYTHM_FRAMES frames, its logarithm normal.
+    Rises from 0 to T - 1 in each example; the slope is constant over TEMPO_FRAMES frames, its logarithm normal.
     """
-    n_parts = -(-n_frames // RHYTHM_FRAMES)
+    n_parts = -(-n_frames // TEMPO_FRAMES)
     slopes = np.exp(deviation * rng.standard_normal((n_examples, n_parts)))
-    positions = np.cumsum(np.repeat(slopes, RHYTHM_FRAMES, axis=1)[:, :n_frames], axis=1)
+    positions = np.cumsum(np.repeat(slopes, TEMPO_FRAMES, axis=1)[:, :n_frames], axis=1)
     positions -= positions[:, :1]
     positions *= (n_frames - 1) / np.maximum(positions[:, -1:], 1e-9)
     return positions.astype(np.float32)

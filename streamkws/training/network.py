@@ -1,4 +1,4 @@
-"""KeywordNetwork: the torch twin of Model, with batch normalization, in float32 or with fake quantization."""
+"""KeywordNetwork: Model in torch, with batch normalization, in float32 or with fake quantization."""
 
 from __future__ import annotations
 

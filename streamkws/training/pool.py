@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, rhythm_positions
+from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, tempo_positions
 from streamkws.training.blocks import Block
 from streamkws.training.ensemble import Ensemble
 from streamkws.training.example_process import BLOCK
@@ -121,8 +121,8 @@ def perturbed(rng: np.random.Generator, block: Block, augmentation: AugmentConfi
         posteriors = posteriors[np.arange(n_examples)[:, None], frames]
     shift = shifts[:, None].astype(np.int16)
     onset, first, ends = np.maximum(onset - shift, 0), np.maximum(first - shift, 0), ends - shift
-    if augmentation.rhythm > 0:
-        positions = rhythm_positions(rng, n_examples, features.shape[1], augmentation.rhythm)
+    if augmentation.tempo_jitter > 0:
+        positions = tempo_positions(rng, n_examples, features.shape[1], augmentation.tempo_jitter)
         features = at_positions(features, positions)
         if posteriors is not None:
             posteriors = at_positions(posteriors.astype(np.float32), positions).astype(np.float16)
