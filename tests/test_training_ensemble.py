@@ -9,7 +9,7 @@ from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
-from streamkws.training.dataset import Block
+from streamkws.training.blocks import Block
 from streamkws.training.ensemble import Ensemble, ensemble_loss
 from streamkws.training.losses import block_losses
 from streamkws.training.network import KeywordNetwork

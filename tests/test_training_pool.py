@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Block
-from streamkws.training.example_process import BLOCK
+from streamkws.training.blocks import Block
 from streamkws.training.pool import Pool
+from streamkws.training.producer import BLOCK
 from streamkws.training.recipe import TrainingConfig
 
 

@@ -36,28 +36,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.accuracy.crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
 from bench.accuracy.crossval_variants import VARIANTS, Variant
-from bench.accuracy.crossval_voices import read_voices, write_voices
 from bench.quantization.quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
 from bench.report import ROOT, write_section, written_by
 from bench.research import cached_training
 from streamkws import Model
 from streamkws.audio import read_audio
+from streamkws.corpus import Recording, read_corpus
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Scores, read_corpus
+from streamkws.evaluation.scoring import ScoredCorpus, Scores
 from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.mixing import NoiseBank
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
+from streamkws.training.blocks import Example
 from streamkws.training.checkpoint import save_checkpoint
-from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
+from streamkws.training.data import excluded
 from streamkws.training.ensemble import Ensemble
-from streamkws.training.losses import block_losses, difficulty
+from streamkws.training.examples import ExampleMaker
+from streamkws.training.losses import block_losses, difficulty, moments
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.pool import drawn_by_difficulty, perturbed
 from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.recordings import Clip, clips_by_speaker, read_wakewords
 from streamkws.training.stages import load_stage
-from streamkws.training.teacher import N_EMBEDDING, moments
+from streamkws.training.teacher import N_EMBEDDING
 
 RUNS = Path("runs") / "crossval"
 PARTS = ("train", "dev")
@@ -301,13 +305,7 @@ class Bench:
                 self.takes, self.clips, self.n_folds, self.corpus / "train", self.keywords, data, augmentation,
                 self.frontend, 1,
             )  # fmt: skip
-            kept = RUNS / f"voices-{named([augmentation.voice_min_hz, augmentation.voice_max_hz])}.npz"
-            if augmentation.voice_share:
-                maker.voices = read_voices(kept, self.clips)
-            n_voices = len(maker.voices)
             make_cache(place, maker, n_examples)
-            if len(maker.voices) > n_voices:
-                write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
             whole = read_cache(place)
             self._cache = place, Cache(whole.arrays.take(np.arange(len(whole.arrays.features))), whole.n_outputs)

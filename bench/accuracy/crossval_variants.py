@@ -149,13 +149,11 @@ VARIANTS = (
     Variant("stronger-teacher", training={"teacher_weight": 6.0}),
     Variant("no-synthetic", data={"synthetic": "", "negatives": RECORDED_NEGATIVES}),
     Variant("more-synthetic", data={"synthetic_share": 0.5}),
-    Variant("voices", augment={"voice_share": 0.5}),
     Variant("float32", training={"bfloat16": False}),
     Variant("no-auxiliary", training={"auxiliary_weight": 0.0}),
     Variant("no-rhythm", augment={"rhythm": 0.0}),
     Variant("more-rhythm", augment={"rhythm": 0.25}),
     Variant("no-pieces", data={"partial_share": 0.0}),
-    Variant("collage", data={"collage_share": 0.12, "keyword_share": 0.45}),
     Variant("noisier", augment={"noise_share": 0.9, "snr_min_db": -5.0, "snr_max_db": 20.0}),
     Variant("fewer-keywords", data={"keyword_share": 0.3}),
     Variant(

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.audio import AUDIO_SUFFIXES, AudioFile, as_float
+from streamkws.audio import AUDIO_SUFFIXES, AudioFile, as_float, audio_files
 from streamkws.errors import AudioError, ConfigError
-from streamkws.evaluation.scoring import Progress, audio_files
+from streamkws.evaluation.scoring import Progress
 from streamkws.model import Model
 
 F32 = npt.NDArray[np.float32]

@@ -13,10 +13,11 @@ import torch
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
 from streamkws.model_file import config_from_json
-from streamkws.training.dataset import auxiliary_labels, parts_of
+from streamkws.training.data import parts_of
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
+from streamkws.training.recordings import auxiliary_labels
 from streamkws.training.teacher import N_EMBEDDING
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"

@@ -15,7 +15,7 @@ from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS
 from streamkws.training.checkpoint import BEST, CHECKPOINT, load_network
-from streamkws.training.dataset import ExampleMaker
+from streamkws.training.examples import ExampleMaker
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import load_recipe
 

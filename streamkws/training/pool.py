@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, rhythm_positions
-from streamkws.training.dataset import Block
+from streamkws.training.blocks import Block
 from streamkws.training.ensemble import Ensemble
-from streamkws.training.example_process import BLOCK
+from streamkws.training.producer import BLOCK
 from streamkws.training.recipe import TrainingConfig
 
 START_EXAMPLES = 1024

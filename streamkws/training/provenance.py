@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.recipe import TrainingConfig
 from streamkws.training.recipe_file import build
 

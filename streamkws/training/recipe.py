@@ -11,7 +11,7 @@ from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
 from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig, valid_widths
 
 

@@ -10,9 +10,9 @@ import torch
 
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
-from streamkws.training.dataset import read_segments, read_wakewords
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
+from streamkws.training.recordings import read_segments, read_wakewords
 
 
 class Validation:
