@@ -7,8 +7,8 @@ import pytest
 
 from streamkws.training.augment import AugmentConfig
 from streamkws.training.blocks import Block
-from streamkws.training.example_process import BLOCK
 from streamkws.training.pool import Pool
+from streamkws.training.producer import BLOCK
 from streamkws.training.recipe import TrainingConfig
 
 

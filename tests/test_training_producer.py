@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import run_python
 from synthetic_corpus import KEYWORDS, write_part
 from test_training_examples import DATA, FRONTEND, maker
 
@@ -39,3 +40,7 @@ def test_producer_reports_what_went_wrong(tmp_path):
     producer.produce(producer.ProducerConfig(str(tmp_path), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, 0, 3), queue)
     ((name, text),) = queue
     assert name == "error" and text.startswith("ConfigError: expected recordings of 'go up' in ")
+
+
+def test_the_process_that_makes_examples_does_without_torch():
+    assert run_python("import sys, streamkws.training.producer; print('torch' in sys.modules)") == "False"

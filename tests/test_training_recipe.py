@@ -176,7 +176,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (QUANTIZED + 'gradient = "none"\n', "expected quantization.gradient of identity, ranges, got 'none'"),
         (
             QUANTIZED + 'activation_ranges = "static"\n',
-            "expected quantization.activation_ranges = \"frame\", got 'static', a baseline of bench/quantization.py",
+            "expected quantization.activation_ranges = \"frame\", got 'static', a baseline for experiments",
         ),
         (
             QUANTIZED + "weights = 32\nactivations = 32\n",

@@ -17,9 +17,10 @@ from streamkws.errors import ConfigError, MissingExtraError
 from streamkws.training.blocks import EXAMPLE_ARRAYS, Block
 from streamkws.training.export import export
 from streamkws.training.loop import train
+from streamkws.training.losses import moments, teacher_loss
 from streamkws.training.pool import Pool
 from streamkws.training.recordings import read_synthetic
-from streamkws.training.teacher import SpeechEmbedding, moments, teacher_loss
+from streamkws.training.teacher import SpeechEmbedding
 
 
 def save_network(path, source, target, input_shape, nodes, constants):

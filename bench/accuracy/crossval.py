@@ -55,13 +55,13 @@ from streamkws.training.checkpoint import save_checkpoint
 from streamkws.training.data import excluded
 from streamkws.training.ensemble import Ensemble
 from streamkws.training.examples import ExampleMaker
-from streamkws.training.losses import block_losses, difficulty
+from streamkws.training.losses import block_losses, difficulty, moments
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.pool import drawn_by_difficulty, perturbed
 from streamkws.training.recipe import Recipe, TrainingConfig
 from streamkws.training.recordings import Clip, clips_by_speaker, read_wakewords
 from streamkws.training.stages import load_stage
-from streamkws.training.teacher import N_EMBEDDING, moments
+from streamkws.training.teacher import N_EMBEDDING
 
 RUNS = Path("runs") / "crossval"
 PARTS = ("train", "dev")

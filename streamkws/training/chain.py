@@ -1,7 +1,7 @@
 """Running the stages of a recipe: each once, in order, from where the last call stopped.
 
 The folder of a stage, runs/<recipe>/<stage>, holds stage.json: the settings that the stage was begun with, and whether
-it is done. A stage whose settings, or whose inputs' settings, are others now is refused, not mixed up.
+it is done. A stage whose settings changed since then, or whose inputs did, is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     """Run the stages of a recipe.
 
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
-    fresh: starts that stage anew, whatever its folder holds; without one all stages, but for those that a recipe with a
-    part held out shares with the original.
+    fresh: starts that stage anew, whatever its folder holds; without a stage, all of them except those that a recipe
+    with a part held out shares with the original.
     Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
     """
     names = chain.needed_by(until) if until else list(chain.stages)
@@ -77,7 +77,7 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
         train_network(chain.recipes[name], folder, text, corpus)
         save_model(trained_model(folder / CHECKPOINT, chain.recipes[name]), folder / MODEL_FILE)
         return
-    # the tools are above this package, and a recipe without such stages does without them
+    # the tools are imported where a stage needs them
     settings = entries[stage.kind]
     if stage.kind == "fetch":
         from streamkws.voices.fetch import fetch_teacher
@@ -87,17 +87,12 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
         from streamkws.voices.speakers import synthesize
 
         speakers, rest = settings["speakers"], {key: value for key, value in settings.items() if key != "speakers"}
-        synthesize(folder, n_speakers=speakers, keywords=_keywords(chain), show=_show_tenths, **rest)
+        synthesize(folder, n_speakers=speakers, keywords=tuple(entries["keywords"]), show=_show_tenths, **rest)
     else:
         from streamkws.voices.mining import mine
 
         models = list(dict.fromkeys(settings["models"]))
         mine(folder, **{**settings, "models": models}, show=_show_tenths)
-
-
-def _keywords(chain: Chain) -> tuple[str, ...]:
-    """The keywords of what the recipe makes in the end."""
-    return chain.recipes[chain.trained[-1]].model.keywords
 
 
 def _read_mark(folder: Path) -> dict[str, Any]:

@@ -33,8 +33,7 @@ from streamkws.training.checkpoint import (
 )
 from streamkws.training.data import keyword_parts
 from streamkws.training.ensemble import Ensemble
-from streamkws.training.example_process import Producer
-from streamkws.training.losses import LOSS_NAMES, Losses, block_losses, difficulty
+from streamkws.training.losses import LOSS_NAMES, Losses, block_losses, difficulty, moments
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.optimizer import (
     ExponentialMovingAverage,
@@ -45,6 +44,7 @@ from streamkws.training.optimizer import (
     warmed_decay,
 )
 from streamkws.training.pool import Pool
+from streamkws.training.producer import BLOCK, Producer, ProducerConfig
 from streamkws.training.progress import Report, reporting
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import (
@@ -57,7 +57,6 @@ from streamkws.training.recipe_file import (
     to_recipe,
     without_part,
 )
-from streamkws.training.teacher import moments
 from streamkws.training.validation import Validation
 
 
@@ -117,12 +116,20 @@ def train_network(
     with reporting(folder / "log.jsonl", resumed is None) as report:
         pool = Pool(recipe.training, recipe.augment, ensemble=ensemble)
         pool.n_made = pool.first(resumed["step"] if resumed else 0)
-        with Producer(recipe, part, pool.n_made) as producer:
+        with Producer(producer_config(recipe, part, pool.n_made)) as producer:
             training = Training(recipe, inputs, pool, producer, report)
             try:
                 training.run(folder)
             finally:
                 training.save(folder / CHECKPOINT)
+
+
+def producer_config(recipe: Recipe, part: Path, first: int) -> ProducerConfig:
+    """What the producer of a recipe's examples needs to know. part: of the corpus. first: number of an example."""
+    frontend = recipe.model.to_model_config({}).frontend
+    return ProducerConfig(
+        str(part), recipe.model.keywords, recipe.data, recipe.augment, frontend, recipe.training.seed, first, BLOCK
+    )
 
 
 @dataclass(frozen=True)

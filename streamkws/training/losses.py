@@ -12,7 +12,7 @@ import torch
 from streamkws.training.blocks import Block
 from streamkws.training.ensemble import ensemble_loss
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.teacher import teacher_loss
+from streamkws.training.teacher import N_EMBEDDING
 
 LEAST_DIFFICULTY = 0.02
 """Difficulty of an example without any loss, so that it is still drawn now and then."""
@@ -103,6 +103,26 @@ def block_losses(
     embeddings = (torch.from_numpy(block.embeddings.astype(np.float32)) - mean) * scale
     taught = config.teacher_weight * teacher_loss(logits[:, :, n_outputs:], embeddings, ends)
     return replace(losses, total=losses.total + taught, teacher=taught)
+
+
+def teacher_loss(predicted: torch.Tensor, embeddings: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of predicted embeddings.
+
+    predicted: (B, S, 96) float32. embeddings: (B, E, 96) float32, normalized. ends: (B, E) int64, the step of
+    each; those outside of the example do not count.
+    """
+    inside = (ends >= 0) & (ends < predicted.shape[1])
+    steps = ends.clamp(0, predicted.shape[1] - 1)
+    rows = torch.arange(len(predicted))[:, None]
+    errors = ((predicted[rows, steps] - embeddings) ** 2).mean(2)
+    return (errors * inside).sum() / inside.sum().clamp(min=1)
+
+
+def moments(embeddings: npt.NDArray[np.floating]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and inverse deviation of embeddings (..., 96), (96,) float32 each, to normalize them by."""
+    flat = embeddings.reshape(-1, N_EMBEDDING).astype(np.float64)
+    mean, scale = flat.mean(0), 1 / np.maximum(flat.std(0), 1e-3)
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
 
 
 def difficulty(logits: torch.Tensor, targets: npt.NDArray[np.int8], n_keywords: int) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from streamkws.training.augment import F32, AugmentConfig, at_positions, mask_features, tempo_positions
 from streamkws.training.blocks import Block
 from streamkws.training.ensemble import Ensemble
-from streamkws.training.example_process import BLOCK
+from streamkws.training.producer import BLOCK
 from streamkws.training.recipe import TrainingConfig
 
 START_EXAMPLES = 1024

@@ -250,7 +250,7 @@ class Recipe:
         if quantization.activation_ranges != "frame":
             raise ConfigError(
                 f'expected quantization.activation_ranges = "frame", got {quantization.activation_ranges!r}, '
-                "a baseline of bench/quantization.py that the runtime does not have"
+                "a baseline for experiments that the runtime does not have"
             )
         if self.model.to_model_config({}, quantization).is_float:
             raise ConfigError("expected [quantization] to quantize a layer, got 32 bits in all")
