@@ -95,7 +95,7 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 - **Training:** {training_text(p)}.
 - **Thresholds:** {thresholds}.
   They were calibrated on dev's negatives, without and with noise, and then raised within the limits of the recipe. The
-  false accepts below were counted on those negatives and on ones that dev got later: expect more false accepts elsewhere.
+  false accepts below were counted on those negatives and on ones that dev got later: expect more elsewhere.
 - **Licence:** {p.get("licence", "not said")}.
 
 ## Intended use
