@@ -1,4 +1,4 @@
-"""The corpus: what recordings there are, and what is said in them. The one reader for training and evaluation.
+"""The corpus: what recordings there are, and what is said in them. The one reader for training, evaluation and mining.
 
 A part of a corpus is a folder of sets:
 
@@ -17,14 +17,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamkws.audio import audio_files
-from streamkws.errors import ConfigError
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.audio import SAMPLE_RATE, as_int16, audio_files, read_audio
+from streamkws.errors import AudioError, ConfigError
+
+I16 = npt.NDArray[np.int16]
 
 KEYWORD_SET = "wakewords"
 ROOM_SET = "impulse_responses"
 IGNORED_SETS = (ROOM_SET,)
 NOISE_SUFFIX = "_noise"
 SEGMENTS = "segments.csv"
+WORD_SAMPLES = 26000
+"""Segments up to this long are single words, longer ones running speech or noise."""
 NO_LABEL = "noise"  # what a segment of noise is called that its table only names by its source
 
 
@@ -211,3 +218,48 @@ def _folders(root: Path) -> list[Path]:
 def _listing(folder: Path) -> str:
     names = [path.name for path in _folders(folder)]
     return ", ".join(names) if names else "no folder"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a long file: samples[start:end], with its label and who speaks."""
+
+    file: int
+    start: int
+    end: int
+    label: str
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class SegmentSet:
+    """A set of long files. files: (n,) int16 each."""
+
+    name: str
+    files: tuple[I16, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def single_words(self) -> bool:
+        """Whether the segments are words, by their median length."""
+        return float(np.median([segment.end - segment.start for segment in self.segments])) <= WORD_SAMPLES
+
+
+def read_samples(path: Path) -> I16:
+    """A recording of any rate and channel count as (n,) int16, 16 kHz mono; half the memory of float32."""
+    return as_int16(read_audio(path))
+
+
+def read_segments(folder: Path) -> SegmentSet:
+    """A set of long files with its segments."""
+    rows = read_segment_rows(folder)
+    names = sorted({row.file for row in rows})
+    files = tuple(read_samples(folder / name) for name in names)
+    segments = tuple(Segment(names.index(row.file), row.start, row.end, row.label, row.speaker) for row in rows)
+    for segment in segments:
+        if not 0 <= segment.start < segment.end <= files[segment.file].size + SAMPLE_RATE // 100:
+            raise AudioError(
+                f"expected segment {segment.start}..{segment.end} inside {folder / names[segment.file]}, "
+                f"which has {files[segment.file].size} samples"
+            )
+    return SegmentSet(folder.name, files, segments)

@@ -1,4 +1,4 @@
-"""Mixing: noise at a signal-to-noise ratio, and rooms.
+"""Mixing: noise at a signal-to-noise ratio, rooms, and coloured noise.
 
 One rule for every SNR: the energy of the loudest frame of 2048 samples of the speech over that of the noise.
 
@@ -196,3 +196,12 @@ def mix(speech: Samples, noise: Samples, snr_db: float) -> Samples:
 
 def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def coloured_noise(rng: np.random.Generator, n_samples: int, exponent: float) -> Samples:
+    """(n_samples,) float32 noise of unit power whose spectrum falls as 1 / f**exponent (0 white, 1 pink, 2 brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
+    bins = np.arange(spectrum.size)
+    spectrum *= np.maximum(bins, max(1.0, 20 * n_samples / SAMPLE_RATE)) ** (-exponent / 2)
+    noise = np.fft.irfft(spectrum, n_samples)
+    return np.asarray(noise / np.std(noise), dtype=np.float32)

@@ -5,6 +5,7 @@ import pytest
 
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig, mel_filters
+from streamkws.mixing import coloured_noise
 from streamkws.training import augment
 from streamkws.training.augment import AugmentConfig
 
@@ -78,7 +79,7 @@ def test_vtlp_factors_hold_exactly_one():
 
 
 def test_coloured_noise_falls_as_asked():
-    noise = augment.coloured_noise(np.random.default_rng(2), 1 << 17, 2.0)
+    noise = coloured_noise(np.random.default_rng(2), 1 << 17, 2.0)
     power = np.abs(np.fft.rfft(noise)) ** 2
     hz = np.fft.rfftfreq(noise.size, 1 / 16000)
     octaves = [power[(hz > low) & (hz < 2 * low)].mean() for low in (250, 500, 1000)]

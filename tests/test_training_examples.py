@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from synthetic_corpus import KEYWORDS, write_part
 
+from streamkws.corpus import read_segments
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.training import recordings
@@ -165,8 +166,8 @@ def test_recordings_are_left_out_by_name(part):
 
 def test_labels_and_kinds_of_sets(part):
     assert recordings.auxiliary_labels([part], ("words",)) == ("words/high", "words/low", "words/mid")
-    assert recordings.read_segments(part / "words").single_words
-    assert not recordings.read_segments(part / "speech").single_words
+    assert read_segments(part / "words").single_words
+    assert not read_segments(part / "speech").single_words
 
 
 def test_more_parts_are_trained_on_together(part, tmp_path):
@@ -183,7 +184,7 @@ def test_more_parts_are_trained_on_together(part, tmp_path):
     speech, words, _ = one.negatives
     assert len(speech.files) == 2 and len(words.files) == 2
     assert [segment.file for segment in words.segments] == [0] * 4 + [1] * 5
-    theirs = recordings.read_segments(tmp_path / "dev" / "words")
+    theirs = read_segments(tmp_path / "dev" / "words")
     np.testing.assert_array_equal(words.files[1], theirs.files[0])
     assert "words/deep" in one.outputs and one.n_outputs == alone.n_outputs + 1
     assert one.make(0).targets.shape == (6,)

@@ -26,7 +26,7 @@ import torch
 
 from streamkws import Model
 from streamkws.audio import read_audio
-from streamkws.corpus import read_corpus, read_segment_rows
+from streamkws.corpus import SegmentSet, read_corpus, read_segment_rows
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.scoring import ScoredCorpus, Scores
@@ -41,7 +41,6 @@ from streamkws.training.data import DataConfig
 from streamkws.training.examples import ExampleMaker
 from streamkws.training.losses import LOSS_NAMES, Losses, clip_losses
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.recordings import SegmentSet
 from streamkws.training.sound import N_FFT
 
 F32 = npt.NDArray[np.float32]

@@ -181,15 +181,6 @@ def filter_and_resample(samples: F32, gains: C64 | F32 | None, n_fft: int, n_out
     return np.asarray(resampled, dtype=np.float32)
 
 
-def coloured_noise(rng: np.random.Generator, n_samples: int, exponent: float) -> F32:
-    """(n_samples,) float32 noise of unit power whose spectrum falls as 1 / f**exponent (0 white, 1 pink, 2 brown)."""
-    spectrum = np.fft.rfft(rng.standard_normal(n_samples))
-    bins = np.arange(spectrum.size)
-    spectrum *= np.maximum(bins, max(1.0, 20 * n_samples / 16000)) ** (-exponent / 2)
-    noise = np.fft.irfft(spectrum, n_samples)
-    return np.asarray(noise / np.std(noise), dtype=np.float32)
-
-
 def mask_features(rng: np.random.Generator, features: F32, fill: F32, config: AugmentConfig) -> None:
     """SpecAugment (Park et al. 2019), in place: bands and stretches of time are set to fill.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.audio import SAMPLE_RATE
+from streamkws.corpus import SegmentSet, read_segments
 from streamkws.frontend import FrontEndConfig
 from streamkws.model_file import load_model
 from streamkws.training import augment
@@ -17,13 +18,11 @@ from streamkws.training.blocks import Example
 from streamkws.training.data import SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
 from streamkws.training.recordings import (
     Clip,
-    SegmentSet,
     aligned,
     auxiliary_labels,
     clips_by_speaker,
     joined,
     read_rooms,
-    read_segments,
     read_synthetic,
     read_wakewords,
     segments_by_label,

@@ -7,23 +7,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from streamkws.audio import SAMPLE_RATE, as_int16, audio_files, read_audio
-from streamkws.corpus import keyword_folder, read_segment_rows, speaker_of
+from streamkws.audio import SAMPLE_RATE, audio_files
+from streamkws.corpus import (
+    I16,
+    Segment,
+    SegmentSet,
+    keyword_folder,
+    read_samples,
+    read_segment_rows,
+    read_segments,
+    speaker_of,
+)
 from streamkws.detector import posteriors
 from streamkws.errors import AudioError, ConfigError
 from streamkws.model import Model
 from streamkws.training import augment
 from streamkws.training.data import SYNTHETIC, excluded, set_folders
 
-I16 = npt.NDArray[np.int16]
-
 UNKNOWN_TAKES = 10
 """So many clips of unknown speakers count as one speaker, since labelled ones have some ten takes each. Counted as one
 speaker each, the 115 unknown ones of "computer" would leave an eighth of its examples to the 18 labelled speakers."""
-WORD_SAMPLES = 26000
-"""Segments up to this long are single words, longer ones running speech or noise."""
 HEARD, HEARD_LATE = 0.5, 6400
 """Smoothed posterior from which an aligner hears a keyword, and how many samples after its end at most."""
 SYNTHETIC_MARGIN = 1600
@@ -43,36 +47,6 @@ class Clip:
     speaker: str
     start: int
     end: int
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A part of a long file: samples[start:end], with its label and who speaks."""
-
-    file: int
-    start: int
-    end: int
-    label: str
-    speaker: str = ""
-
-
-@dataclass(frozen=True)
-class SegmentSet:
-    """A set of long files. files: (n,) int16 each."""
-
-    name: str
-    files: tuple[I16, ...]
-    segments: tuple[Segment, ...]
-
-    @property
-    def single_words(self) -> bool:
-        """Whether the segments are words, by their median length."""
-        return float(np.median([segment.end - segment.start for segment in self.segments])) <= WORD_SAMPLES
-
-
-def read_samples(path: Path) -> I16:
-    """A recording of any rate and channel count as (n,) int16, 16 kHz mono; half the memory of float32."""
-    return as_int16(read_audio(path))
 
 
 def read_wakewords(
@@ -133,21 +107,6 @@ def aligned(clips: list[Clip], keywords: tuple[str, ...], model: Model) -> list[
             clip = replace(clip, start=max(0, end - typical[clip.keyword]), end=end)
         placed.append(clip)
     return placed
-
-
-def read_segments(folder: Path) -> SegmentSet:
-    """A set of long files with its segments."""
-    rows = read_segment_rows(folder)
-    names = sorted({row.file for row in rows})
-    files = tuple(read_samples(folder / name) for name in names)
-    segments = tuple(Segment(names.index(row.file), row.start, row.end, row.label, row.speaker) for row in rows)
-    for segment in segments:
-        if not 0 <= segment.start < segment.end <= files[segment.file].size + SAMPLE_RATE // 100:
-            raise AudioError(
-                f"expected segment {segment.start}..{segment.end} inside {folder / names[segment.file]}, "
-                f"which has {files[segment.file].size} samples"
-            )
-    return SegmentSet(folder.name, files, segments)
 
 
 def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], SegmentSet]:

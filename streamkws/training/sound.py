@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.audio import SAMPLE_RATE, as_int16
+from streamkws.corpus import I16, SegmentSet
 from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
-from streamkws.mixing import noise_gain
+from streamkws.mixing import coloured_noise, noise_gain
 from streamkws.training import augment, devices
 from streamkws.training.augment import F32, AugmentConfig
 from streamkws.training.blocks import NO_EMBEDDINGS
-from streamkws.training.recordings import I16, SegmentSet
 from streamkws.training.teacher import SpeechEmbedding
 
 N_FFT = 48000
@@ -53,7 +53,7 @@ class Perturbation:
 
     def make_coloured_noise(self, rng: np.random.Generator) -> None:
         """Make the coloured noise that examples take stretches of."""
-        self.coloured = [augment.coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
+        self.coloured = [coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
 
     def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.

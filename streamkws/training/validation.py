@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from streamkws.corpus import read_segments
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
-from streamkws.training.recordings import read_segments, read_wakewords
+from streamkws.training.recordings import read_wakewords
 
 
 class Validation:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streamkws.corpus import read_segment_rows
+from streamkws.corpus import read_segment_rows, read_segments
 from streamkws.detector import Detector
 from streamkws.errors import ConfigError
 from streamkws.model import Model
@@ -159,8 +159,6 @@ def foreign_hour(number: int) -> Iterator[tuple[str, F32]]:
 
 def recorded(folder: Path, keywords: Sequence[str]) -> Iterator[tuple[str, F32]]:
     """A set, file by file; the kind is its name. Where a keyword is said there is silence."""
-    from streamkws.training.recordings import read_segments
-
     one = read_segments(folder)
     for index, file in enumerate(one.files):
         samples: F32 = (file / np.float32(32768)).astype(np.float32)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from streamkws.audio import read_audio
 from streamkws.errors import MissingExtraError
+from streamkws.mixing import coloured_noise
 
 F32 = npt.NDArray[np.float32]
 RATE = 16_000
@@ -107,8 +108,6 @@ def music(rng: np.random.Generator, n: int) -> F32:
 
 def noise(rng: np.random.Generator, n: int) -> F32:
     """Coloured noise that swells, with beeps, clicks, a hum, sweeps or bursts through a resonance, (n,) float32."""
-    from streamkws.training.augment import coloured_noise  # which needs the extra train
-
     samples = np.array(coloured_noise(rng, n, float(rng.uniform(0, 2))), np.float32)
     samples *= np.float32(0.3 / max(1e-9, float(np.sqrt(np.mean(samples**2)))))
     t = np.arange(n) / RATE
