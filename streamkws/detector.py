@@ -53,9 +53,9 @@ class Detector:
         if isinstance(thresholds, (int, float)):
             thresholds = {keyword: float(thresholds) for keyword in model.keywords}
         self.model = model
-        self.front_end = model.front_end()
+        self.front_end = model.new_front_end()
         self.network_state = model.new_state()
-        self.smoother = model.smoother(thresholds, keywords)
+        self.smoother = model.new_smoother(thresholds, keywords)
         self._rate = model.config.frontend.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
@@ -291,5 +291,5 @@ def posteriors(samples: npt.ArrayLike, model: Model) -> F32:
 
     samples: (n,) int16, or float32 in [-1, 1]; mono, 16 kHz. Row s has heard model.config.clock.end_s(s) seconds.
     """
-    frames = model.front_end().push(samples)
-    return model.smoother().smooth(model.new_state().push(frames))
+    frames = model.new_front_end().push(samples)
+    return model.new_smoother().smooth(model.new_state().push(frames))

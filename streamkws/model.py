@@ -276,7 +276,7 @@ class Model:
     def __deepcopy__(self, memo: dict[int, Any]) -> Model:
         return self
 
-    def front_end(self) -> FrontEnd:
+    def new_front_end(self) -> FrontEnd:
         """A new FrontEnd with the model's settings and filters."""
         return FrontEnd(self.config.frontend, self.filters)
 
@@ -284,7 +284,7 @@ class Model:
         """A new stream's network state."""
         return ModelState(self)
 
-    def smoother(
+    def new_smoother(
         self, thresholds: Mapping[str, float] | None = None, keywords: Iterable[str] | None = None
     ) -> PosteriorSmoother:
         """A new PosteriorSmoother; thresholds override the model's, keywords limits what may be detected."""

@@ -90,7 +90,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
             raise ModelFileError(
                 f"{path}: expected a model file of version {VERSION} or older, got version {version}: update streamkws"
             )
-        return _model(_model_config(header.get("config")), tensors)
+        return _model(config_from_json(header.get("config")), tensors)
     except RecursionError:
         raise ModelFileError(f"{path}: damaged model file: the configuration is nested too deeply") from None
     except ModelFileError:
@@ -193,7 +193,8 @@ def _unpack_filters(
     return filters
 
 
-def _model_config(values: Any) -> ModelConfig:
+def config_from_json(values: Any) -> ModelConfig:
+    """A ModelConfig from its JSON object, as asdict gives it. Raises ConfigError for any other object."""
     if not isinstance(values, dict):
         raise ConfigError(f"expected a configuration object, got {type(values).__name__}")
     values = dict(values)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from hypothesis import settings
 from tones import RATE, tones, tones_model
+from training_runs import aware_run, chirps_run, training_corpus  # noqa: F401, fixtures of several files
 
 from streamkws import (
     AudioError,

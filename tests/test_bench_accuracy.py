@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from streamkws.corpus import Corpus, NegativeFile, Recording
 from streamkws.evaluation.curves import DetCurve
-from streamkws.evaluation.scoring import Corpus, NegativeFile, Recording
 
 ROOT = Path(__file__).parent.parent
 WORKERS = ROOT / "bench" / "peers" / "peer_workers"

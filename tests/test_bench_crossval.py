@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic_corpus import KEYWORDS, write_part
 
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig
 
 
@@ -136,18 +136,6 @@ def test_what_a_variant_learns_from_is_trained_first(bench, monkeypatch, tmp_pat
     assert own.load_all(job, twice.ensemble) == list(twice.ensemble)
     assert trained == ["baseline", "baseline-seed2", "before", "distilled"]
     assert own.load_all(job, twice.ensemble) == list(twice.ensemble) and len(trained) == 4
-
-
-def test_voices_are_kept(bench, monkeypatch, tmp_path):
-    from bench.accuracy.crossval_voices import read_voices, write_voices
-
-    clip = bench.Clip(np.arange(9, dtype=np.int16), 1, "x", 2, 7)
-    voices = {(0, 2): bench.replace(clip, samples=np.arange(4, dtype=np.int16), start=1, end=3), (0, 1): clip}
-    write_voices(tmp_path / "voices.npz", voices)
-    read = read_voices(tmp_path / "voices.npz", [clip])
-    assert read.keys() == voices.keys() and (read[0, 2].start, read[0, 2].end, read[0, 2].speaker) == (1, 3, "x")
-    np.testing.assert_array_equal(read[0, 2].samples, voices[0, 2].samples)
-    assert read_voices(tmp_path / "none.npz", [clip]) == {}
 
 
 RECIPE = """

@@ -13,6 +13,8 @@ import soundfile
 from conftest import KEYWORDS
 
 from streamkws import cli
+from streamkws.audio import audio_files
+from streamkws.corpus import Corpus, read_recordings
 from streamkws.detector import Detector, detect
 from streamkws.errors import ConfigError
 from streamkws.evaluation import scoring
@@ -22,6 +24,7 @@ from streamkws.evaluation.results import Evaluation
 from streamkws.evaluation.thresholds import calibrate
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
+from streamkws.mixing import NoiseBank
 from streamkws.model import FloatWeights, Model, ModelConfig
 from streamkws.model_file import load_model, save_model
 
@@ -85,7 +88,7 @@ def calibration(model, folder, recordings):
 
 def count(model, folder, thresholds):
     """False accepts of each keyword, by fresh detectors."""
-    hits = [hit.keyword for path in scoring.audio_files(folder) for hit in detect(path, model, thresholds)]
+    hits = [hit.keyword for path in audio_files(folder) for hit in detect(path, model, thresholds)]
     return {keyword: hits.count(keyword) for keyword in model.keywords}
 
 
@@ -111,11 +114,11 @@ def test_before_is_what_the_model_does_at_its_own_thresholds(model, folder, cali
 
 
 def test_misses_are_counted_where_there_are_recordings(model, folder, recordings, calibration):
-    corpus = scoring.Corpus(recordings, tuple(scoring.read_recordings(recordings, KEYWORDS)[0]), ())
+    corpus = Corpus(recordings, tuple(read_recordings(recordings, KEYWORDS)[0]), ())
     heard = {}
     for recording in corpus.recordings:
         samples = soundfile.read(recording.path, dtype="float32")[0]
-        padded = scoring.NoiseBank(()).over_recording(recording, samples, None)
+        padded = NoiseBank(()).over_recording(recording, samples, None)
         detector = Detector(calibration.model)
         hits = [hit for hit in (*detector.push(padded), *detector.flush()) if hit.keyword == recording.keyword]
         inside = [0.8 <= hit.peak <= 1 + len(samples) / 16000 + 0.5 for hit in hits]

@@ -21,7 +21,7 @@ class TestTrain:
             calls.append(("train", str(config), corpus and str(corpus), fresh, held_out))
             return "runs/x"
 
-        trainer = types.SimpleNamespace(train=train)
+        loop = types.SimpleNamespace(train=train)
 
         def export(run_folder: str, out: str, corpus: Any, recipe: None) -> list[Path]:
             calls.append(("export", run_folder, str(out), corpus and str(corpus)))
@@ -31,7 +31,7 @@ class TestTrain:
         chains = types.SimpleNamespace(read_chain=lambda path, held_out: None)
         monkeypatch.setitem(sys.modules, "streamkws.training.chain", types.SimpleNamespace(run_chain=0, stage_table=0))
         monkeypatch.setitem(sys.modules, "streamkws.training.stages", chains)
-        monkeypatch.setitem(sys.modules, "streamkws.training.trainer", trainer)
+        monkeypatch.setitem(sys.modules, "streamkws.training.loop", loop)
         monkeypatch.setitem(sys.modules, "streamkws.training.export", exporter)
         assert run("train", "a.toml", "--corpus", "c", "--fresh", "--export", "out") == (
             0,

@@ -29,8 +29,8 @@ def all_hits(model, samples, lengths=(), **options):
 
 
 def test_the_detector_equals_its_three_stages(model, samples):
-    frames = model.front_end().push(samples)
-    smoother = model.smoother()
+    frames = model.new_front_end().push(samples)
+    smoother = model.new_smoother()
     staged = smoother.push(model.new_state().push(frames)) + smoother.flush()
     assert staged
     assert all_hits(model, samples) == staged
@@ -281,7 +281,7 @@ def test_a_batch_and_each_stage_can_be_copied_too(copied, model, samples):
         del batch
         gc.collect()
         assert other.push(rows[:, 30000:]) + other.flush() == expected
-    front_end, state, smoother = model.front_end(), model.new_state(), model.smoother()
+    front_end, state, smoother = model.new_front_end(), model.new_state(), model.new_smoother()
     smoother.push(state.push(front_end.push(samples[:30000])))
     others = copied(front_end), copied(state), copied(smoother)
     ours = smoother.smooth(state.push(front_end.push(samples[30000:])))

@@ -1,34 +1,25 @@
-"""evaluation: a toy model whose posteriors are written into the audio, so that every count is known beforehand."""
+"""Misses and false accepts of a toy model on a toy corpus, counted by hand."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from toy_corpus import ToyModel, add_noise, write, write_corpus
 
+from streamkws.corpus import read_corpus
 from streamkws.detector import detect
 from streamkws.errors import ConfigError
-from streamkws.evaluation import scoring
-from streamkws.evaluation.counting import Figures, count_misses
+from streamkws.evaluation.counting import Figures, count_misses, counting_limits
 from streamkws.evaluation.curves import DetCurve
 from streamkws.evaluation.measure import evaluate, evaluate_models
 from streamkws.evaluation.operating_points import TARGETS_FA_PER_H, mean_miss, speakers
-from streamkws.evaluation.scoring import (
-    Condition,
-    NoiseBank,
-    RoomBank,
-    in_room,
-    max_frame_energy,
-    mix,
-    read_corpus,
-    score_corpus,
-    score_recordings,
-)
+from streamkws.evaluation.scoring import Condition, score_corpus, score_recordings
 from streamkws.evaluation.tables import format_markdown, format_table
 from streamkws.evaluation.thresholds import calibrate
 from streamkws.evaluation.timeline import Timeline
@@ -37,85 +28,15 @@ from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
 from streamkws.smoother import PosteriorSmoother, SmootherConfig
 
-STEP = 320
-
-
-class ToyFrontEnd:
-    """A frame is the mean of 320 samples."""
-
-    n_pushes = 0
-
-    def reset(self) -> None:
-        pass
-
-    def push(self, samples):
-        ToyFrontEnd.n_pushes += 1
-        n = len(samples) // STEP
-        return samples[: n * STEP].reshape(n, STEP).mean(axis=1, keepdims=True)
-
-
-@dataclass
-class ToyState:
-    """Positive frames are posteriors of the first keyword, negative ones of the second, delay_steps later."""
-
-    delay_steps: int
-
-    def reset(self) -> None:
-        pass
-
-    def push(self, frames):
-        late = np.concatenate([np.zeros((self.delay_steps, 1), dtype=np.float32), frames])[: len(frames)]
-        return np.clip(np.concatenate([late, -late], axis=1), 0, 1)
-
-
-@dataclass
-class ToyModel:
-    thresholds: dict[str, float] = field(default_factory=lambda: {"go": 0.5, "stop now": 0.5})
-    keywords: tuple[str, ...] = ("go", "stop now")
-    name: str = "toy.f32"
-    delay_steps: int = 0
-    n_front_ends: int = 0
-    frontend: FrontEndConfig = field(default_factory=FrontEndConfig)
-    settings: ModelConfig | None = None
-
-    @property
-    def config(self) -> ModelConfig:
-        if self.settings is not None:
-            return self.settings
-        layer = LayerConfig(self.frontend.n_mels, len(self.keywords), activation="sigmoid")
-        return ModelConfig(
-            self.keywords, (layer,), self.frontend, SmootherConfig(1, 3, 50), 2, provenance={"data": "none"}
-        )
-
-    def front_end(self):
-        self.n_front_ends += 1
-        return ToyFrontEnd()
-
-    def new_state(self):
-        return ToyState(self.delay_steps)
-
-
-def write(path: Path, *parts: tuple[float, int]) -> None:
-    """Write a file whose posteriors are these values for these numbers of steps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.concatenate([np.full(n_steps * STEP, value, dtype=np.float32) for value, n_steps in parts])
-    soundfile.write(path, samples, 16000, subtype="FLOAT")
-
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Four recordings of "go", two of "stop now"; 36 s of negatives, so that one false accept is 100 per hour."""
-    words = tmp_path / "wakewords"
-    write(words / "go" / "a_0.wav", (0, 20), (0.9, 5), (0, 20))
-    write(words / "go" / "a_1.wav", (0, 20), (0.6, 5), (0, 20))
-    write(words / "go" / "b_0.wav", (0, 20), (0.3, 5), (0, 20))
-    write(words / "go" / "p0_1.wav", (0, 20), (0.95, 5), (0, 20))
-    write(words / "stop_now" / "a_2.wav", (0, 20), (-0.8, 5), (0, 20))
-    write(words / "stop_now" / "c_0.wav", (0, 20), (-0.4, 5), (0, 10), (0.7, 5))
-    write(tmp_path / "talk" / "000.wav", (0, 300), (0.8, 5), (0, 295), (-0.2, 5), (0, 295))
-    write(tmp_path / "more" / "deep" / "x.wav", (0, 300), (0.55, 5), (0, 590), (0.7, 5))
-    write(tmp_path / "impulse_responses" / "room.wav", (1, 100))
-    return tmp_path
+    return write_corpus(tmp_path)
+
+
+@pytest.fixture
+def noisy_corpus(corpus):
+    return add_noise(corpus)
 
 
 def test_counts_at_the_models_own_thresholds(corpus):
@@ -180,6 +101,11 @@ def test_one_run_over_a_timeline_equals_a_fresh_smoother_on_each_stream(smoother
         assert sorted(timeline.detect(threshold)) == sorted(expected)
         n_found += len(expected)
     assert n_found > 50
+
+
+def test_a_detection_counts_from_a_fifth_of_a_second_before_its_recording_to_half_a_second_after_it():
+    ((start_s, end_s),) = counting_limits([16000])  # behind one second of padding
+    assert (start_s, end_s) == (pytest.approx(0.8), pytest.approx(2.5))
 
 
 @pytest.mark.parametrize(("delay_steps", "misses"), [(24, 0), (25, 1)])
@@ -283,149 +209,6 @@ def test_calibrate_takes_the_operating_point_and_a_margin(corpus):
     assert calibrate(evaluation, 0.5, lowest=0.5) == {"go": plain["go"], "stop now": 0.5}
 
 
-def naive_max_frame_energy(samples):
-    frames = [samples[i : i + 2048] for i in range(0, len(samples) - 2047, 2048)] or [samples]
-    return max(sum(float(x) ** 2 for x in frame) for frame in frames)
-
-
-@pytest.mark.parametrize("n_samples", [1, 2047, 2048, 5000])
-@pytest.mark.parametrize("snr_db", [-5.0, 0.0, 10.0])
-def test_mix_holds_the_ratio(n_samples, snr_db):
-    random = np.random.default_rng(n_samples)
-    speech = (0.05 * random.standard_normal(n_samples)).astype(np.float32)
-    noise = (0.3 * random.standard_normal(n_samples)).astype(np.float32)
-    added = mix(speech, noise, snr_db).astype(np.float64) - speech
-    ratio = naive_max_frame_energy(speech) / naive_max_frame_energy(added)
-    assert 10 * math.log10(ratio) == pytest.approx(snr_db, abs=1e-3)
-    assert max_frame_energy(speech) == pytest.approx(naive_max_frame_energy(speech))
-
-
-def test_mix_scales_down_what_would_clip():
-    speech = np.ones(4096, dtype=np.float32)
-    noise = np.where(np.arange(4096) % 2, 0.1, -0.1).astype(np.float32)
-    mixed = mix(speech, noise, 0.0)
-    assert mixed.dtype == np.float32
-    assert np.array_equal(np.unique(mixed), [0, 1])  # 1 + 1 and 1 - 1, halved
-
-
-def test_mix_leaves_silence_alone():
-    speech, silence = np.full(3000, 0.5, dtype=np.float32), np.zeros(3000, dtype=np.float32)
-    assert np.array_equal(mix(speech, silence, 10.0), speech)
-    assert np.array_equal(mix(silence, speech, 10.0), silence)
-
-
-@pytest.fixture
-def noisy_corpus(corpus):
-    """The corpus with two noise sets, and a negative set of two segments and a rest."""
-    random = np.random.default_rng(1)
-    for name, n_samples in (("hiss_noise/0.wav", 16000), ("hum_noise/0.wav", 80000)):
-        (corpus / name).parent.mkdir()
-        soundfile.write(corpus / name, 0.1 * random.standard_normal(n_samples), 16000, subtype="FLOAT")
-    (corpus / "hum_noise" / "segments.csv").write_text("file,start,end\n0.wav,0,30000\n0.wav,30000,80000\n")
-    table = "file,start,end,label,speaker,source\n000.wav,0,96000,,,\n000.wav,96000,250000,,,\n"
-    (corpus / "talk" / "segments.csv").write_text(table)
-    return corpus
-
-
-def test_noise_runs_from_end_to_end_and_is_the_same_every_time(noisy_corpus):
-    listed = read_corpus(noisy_corpus, ["go"])
-    bank = NoiseBank.read(listed.negatives, seed=0)
-    assert sorted(len(stretch) for stretch in bank.stretches) == [16000, 30000, 50000]
-    recording = listed.recordings[0]
-    samples = soundfile.read(recording.path, dtype="float32")[0] * np.float32(0.1)
-    clean, noisy = (bank.over_recording(recording, samples, snr_db) for snr_db in (None, 10.0))
-    assert np.array_equal(clean[16000:-16000], samples)
-    for padding in (clean[:16000], clean[-16000:]):
-        assert 20 * math.log10(np.sqrt(np.mean(padding.astype(np.float64) ** 2))) == pytest.approx(-70, abs=0.2)
-    added = noisy.astype(np.float64) - clean
-    assert np.sqrt(np.mean(added[:16000] ** 2)) > 10 * scoring.PADDING_RMS
-    assert max_frame_energy(clean) / max_frame_energy(added.astype(np.float32)) == pytest.approx(10, rel=1e-3)
-
-    again = NoiseBank(bank.stretches, seed=0)
-    assert np.array_equal(again.over_recording(recording, samples, 10.0), noisy)
-    other_seed = NoiseBank(bank.stretches, seed=1)
-    assert not np.array_equal(other_seed.over_recording(recording, samples, 10.0), noisy)
-    other = listed.recordings[1]
-    assert not np.array_equal(bank.over_recording(other, samples, 10.0), noisy)
-
-
-def test_each_segment_gets_noise_of_its_own(noisy_corpus):
-    listed = read_corpus(noisy_corpus, ["go"])
-    bank = NoiseBank.read(listed.negatives, seed=0)
-    talk = next(negative for negative in listed.negatives if negative.set_name == "talk")
-    assert talk.segments == ((0, 96000), (96000, 250000))
-    samples = np.random.default_rng(2).uniform(-0.1, 0.1, 300000).astype(np.float32)
-    samples[96000:] *= 0.1
-    noisy = bank.over_negative(talk, samples, 10.0)
-    for start, end in talk.segments:
-        added = (noisy[start:end].astype(np.float64) - samples[start:end]).astype(np.float32)
-        assert max_frame_energy(samples[start:end]) / max_frame_energy(added) == pytest.approx(10, rel=1e-3)
-    assert np.array_equal(noisy[250000:], samples[250000:])
-    assert np.array_equal(bank.over_negative(talk, samples, None), samples)
-
-
-def test_digital_silence_among_the_noise_is_not_drawn(noisy_corpus):
-    recording = read_corpus(noisy_corpus, ["go"]).recordings[0]
-    silence, hiss = np.zeros(50000, dtype=np.float32), np.full(50000, 0.1, dtype=np.float32)
-    speech = np.full(4800, 0.5, dtype=np.float32)
-    for seed in range(10):
-        noisy = NoiseBank((silence, hiss), seed).over_recording(recording, speech, 10.0)
-        assert noisy[8000] > 0.05
-
-
-def test_noise_conditions_share_hours_and_thresholds(noisy_corpus):
-    evaluation = evaluate(ToyModel(), noisy_corpus, snrs_db=(None, 10.0, 0.0))
-    assert evaluation.conditions == ("clean", "10 dB", "0 dB")
-    point = evaluation.operating_points[0.5]["go"]
-    assert set(point.figures) == {"clean", "10 dB", "0 dB"}
-    curve = evaluation.curves["10 dB"]["go"]
-    assert point.figures["10 dB"].misses == curve.misses[curve.thresholds.index(point.threshold)]
-    assert point.figures["10 dB"].hours == evaluation.hours
-    assert evaluation.notes == ()
-
-
-def test_noise_files_get_no_noise_themselves(noisy_corpus):
-    models = [ToyModel()]
-    scored = score_corpus(models, read_corpus(noisy_corpus, models[0].keywords))
-    clean, noisy = scored.scores[0]
-    assert scored.snrs_db == (None, 10.0)
-    for negative, without, within in zip(scored.negatives, clean.negatives, noisy.negatives, strict=True):
-        assert np.array_equal(without, within) == negative.is_noise or negative.set_name == "more"
-    again = score_corpus(models, read_corpus(noisy_corpus, models[0].keywords))
-    for one, other in zip(noisy.recordings, again.scores[0][1].recordings, strict=True):
-        assert np.array_equal(one, other)
-
-
-def test_noise_is_known_by_its_label_or_by_its_source(noisy_corpus):
-    table = "file,start,end,label,speaker,source\n0.wav,0,30000,rain,,1.wav\n0.wav,30000,80000,noise,,running_tap.wav\n"
-    (noisy_corpus / "hum_noise" / "segments.csv").write_text(table)
-    bank = NoiseBank.read(read_corpus(noisy_corpus, ["go"]).negatives, seed=0)
-    lengths = {label: len(stretch) for label, stretch in zip(bank.labels, bank.stretches, strict=True)}
-    assert lengths == {"": 16000, "rain": 30000, "running_tap": 50000}
-    rain = bank.only(["rain", "hail"])
-    assert (rain.labels, [len(stretch) for stretch in rain.stretches], rain.seed) == (("rain",), [30000], 0)
-
-
-def test_a_room_keeps_the_level_and_delays_nothing():
-    samples = np.zeros(16000, dtype=np.float32)
-    samples[4000:4100] = 0.5
-    response = np.zeros(3000, dtype=np.float32)
-    response[[200, 1000]] = -0.8, 0.4
-    heard = in_room(samples, response)
-    assert max_frame_energy(heard) == pytest.approx(max_frame_energy(samples), rel=1e-5)
-    reference = np.convolve(samples, response[200:])[:16000]
-    assert heard == pytest.approx(reference * heard[4000] / reference[4000], abs=1e-6)
-    assert np.flatnonzero(np.abs(heard) > 1e-3)[0] == 4000
-
-
-def test_a_room_does_not_clip():
-    samples = np.full(4096, 0.9, dtype=np.float32)
-    response = np.array([1.0, -0.99], dtype=np.float32)  # all but the first sample nearly vanishes
-    heard = in_room(samples, response)
-    assert heard[0] == np.abs(heard).max() == 1
-    assert not in_room(np.zeros(10, dtype=np.float32), response).any()
-
-
 def test_recordings_are_missed_as_the_evaluation_counts(noisy_corpus):
     model = ToyModel({"go": 0.5, "stop now": 0.7})
     corpus = read_corpus(noisy_corpus, model.keywords)
@@ -442,34 +225,6 @@ def test_recordings_are_missed_as_the_evaluation_counts(noisy_corpus):
         assert count_misses(model, scored, condition.recordings, model.thresholds) == misses
     assert count_misses(model, scored, clean.recordings, {"go": 0.92}) == {"go": 3}
     assert any(not np.array_equal(a, b) for a, b in zip(clean.recordings, room.recordings, strict=True))
-
-
-def test_a_recording_always_has_the_same_room(corpus):
-    listed = read_corpus(corpus, ["go"])
-    bank = RoomBank(tuple(np.full(1, n, dtype=np.float32) for n in range(1, 9)))
-    drawn = [int(bank.draw(recording)[0]) for recording in listed.recordings]
-    assert drawn == [int(bank.draw(recording)[0]) for recording in listed.recordings]
-    assert len(set(drawn)) > 1
-    assert len(RoomBank.read(corpus, 0).responses) == 1
-
-
-def test_conditions_that_the_corpus_cannot_make(corpus, noisy_corpus):
-    listed = read_corpus(noisy_corpus, ["go"])
-    with pytest.raises(ConfigError, match=r": expected rain or hail for wet$"):
-        score_recordings([ToyModel()], listed, [Condition("wet", 10.0, ("rain", "hail"))])
-    (corpus / "impulse_responses" / "room.wav").unlink()
-    with pytest.raises(ConfigError, match=r": expected impulse responses in impulse_responses for hall$"):
-        score_recordings([ToyModel()], listed, [Condition("hall", in_room=True)])
-
-
-def test_models_with_the_same_front_end_share_it(corpus):
-    models = [ToyModel(), ToyModel(name="toy.w8a8"), ToyModel(frontend=FrontEndConfig(n_mels=40))]
-    ToyFrontEnd.n_pushes = 0
-    evaluations = evaluate_models(models, corpus, snrs_db=(None,))
-    assert [model.n_front_ends for model in models] == [1, 0, 1]
-    assert ToyFrontEnd.n_pushes == 2 * 8
-    assert [evaluation.model for evaluation in evaluations] == ["toy.f32", "toy.w8a8", "toy.f32"]
-    assert evaluations[0].at_own_thresholds == evaluations[1].at_own_thresholds == evaluations[2].at_own_thresholds
 
 
 def test_to_json_can_be_written_and_holds_everything(noisy_corpus):
@@ -518,71 +273,6 @@ def test_a_model_without_thresholds_or_recordings_of_a_keyword(corpus):
     assert "the corpus has no recording of 'never said'" in evaluation.notes
     assert json.dumps(evaluation.to_json(), allow_nan=False)
     assert "never said" in format_table([evaluation])
-
-
-def test_damaged_files_are_skipped_and_listed(corpus):
-    (corpus / "wakewords" / "go" / "d_0.flac").write_bytes(b"fLaC nonsense")
-    (corpus / "talk" / "text.wav").write_text("not audio at all")
-    (corpus / "talk" / "segments.csv").write_text("file,start,end\ngone.wav,0,1\n")
-    soundfile.write(corpus / "talk" / "empty.wav", np.zeros(0), 16000)
-    evaluation = evaluate(ToyModel(), corpus, snrs_db=(None,))
-    assert evaluation.n_recordings["go"] == 4
-    names = [skipped.split(":")[0] for skipped in evaluation.skipped]
-    assert names == ["wakewords/go/d_0.flac", "talk/empty.wav", "talk/gone.wav", "talk/text.wav"]
-    assert all(skipped in format_table([evaluation]) for skipped in evaluation.skipped)
-    assert evaluation.hours == pytest.approx(0.01)
-
-
-def test_noise_without_noise_sets_is_left_out_with_a_note(corpus):
-    evaluation = evaluate(ToyModel(), corpus)
-    assert evaluation.conditions == ("clean",)
-    assert evaluation.notes == ("no noise conditions: the corpus has no folder *_noise with audio",)
-
-
-def test_progress_ends_at_the_total(corpus):
-    calls: dict[str, list[tuple[int, int]]] = {}
-    evaluate(ToyModel(), corpus, (None,), lambda what, done, total: calls.setdefault(what, []).append((done, total)))
-    assert list(calls) == ["listening", "sweeping toy.f32 clean"]
-    for steps in calls.values():
-        assert [done for done, _ in steps] == list(range(steps[-1][1] + 1))
-
-
-def test_corpora_that_cannot_be_used(tmp_path):
-    model = ToyModel()
-
-    def expect(text: str) -> None:
-        with pytest.raises(ConfigError, match=text):
-            evaluate(model, tmp_path / "corpus", snrs_db=(None,))
-
-    expect(r"corpus: expected the folder of a corpus, got nothing")
-    (tmp_path / "corpus").write_text("")
-    expect(r"corpus: expected the folder of a corpus, got a file")
-    (tmp_path / "corpus").unlink()
-    (tmp_path / "corpus").mkdir()
-    expect(r"expected a folder wakewords/<keyword>/ in the corpus, found no folder")
-    (tmp_path / "corpus" / "talk").mkdir()
-    expect(r"expected a folder wakewords/<keyword>/ in the corpus, found talk")
-    (tmp_path / "corpus" / "wakewords" / "alexa").mkdir(parents=True)
-    expect(r"wakewords: expected recordings of go, stop now, found alexa")
-    write(tmp_path / "corpus" / "wakewords" / "go" / "a_0.wav", (0, 50))
-    expect(r"expected negative audio in folders beside wakewords, found none")
-    (tmp_path / "corpus" / "talk" / "0.wav").write_text("text")
-    expect(r"expected at least one negative file that can be read; the first was talk/0.wav: ")
-
-
-@pytest.mark.parametrize(
-    ("table", "text"),
-    [
-        ("path,from,to\n", r"segments.csv: expected the columns file, start and end, found \['path', 'from', 'to'\]"),
-        ("file,start,end\n000.wav,a,5\n", r"segments.csv, line 2: expected 0 <= start <= end in samples, got a and 5"),
-        ("file,start,end\n000.wav,0,5\n000.wav,9,5\n", r"segments.csv, line 3: expected 0 <= start <= end"),
-        ("file,start,end\n000.wav,0\n", r"segments.csv, line 2: expected 0 <= start <= end in samples, got 0 and None"),
-    ],
-)
-def test_segments_that_cannot_be_understood(corpus, table, text):
-    (corpus / "talk" / "segments.csv").write_text(table)
-    with pytest.raises(ConfigError, match=text):
-        evaluate(ToyModel(), corpus)
 
 
 def test_arguments_that_cannot_be_used(corpus):

@@ -35,7 +35,7 @@ class TestTrace:
         levels = posteriors(samples, model)
         assert np.array_equal(heard.posteriors, levels)
         assert heard.steps_s.tolist() == [clock.end_s(step) for step in range(len(levels))]
-        assert np.array_equal(heard.frames, model.front_end().push(samples))
+        assert np.array_equal(heard.frames, model.new_front_end().push(samples))
         assert heard.mel_s == pytest.approx((0, len(heard.frames) / 100))
         assert heard.detections == tuple(detect(path, model))
         assert [hit.keyword for hit in heard.detections] == list(SPOKEN)

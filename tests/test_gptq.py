@@ -111,8 +111,8 @@ def test_silence_and_few_frames_leave_the_nearest_codes_or_better(n_frames):
 def test_sound_that_says_little(full, sound):
     t = np.arange(48000)
     samples = {"silence": 0 * t, "clipped": np.sign(np.sin(t / 20)), "one tone": 0.1 * np.sin(t / 7)}[sound]
-    example = full.front_end().push(samples.astype(np.float32))
-    other = full.front_end().push(speechlike(48000, 5))
+    example = full.new_front_end().push(samples.astype(np.float32))
+    other = full.new_front_end().push(speechlike(48000, 5))
     posteriors = full.quantize(4, 8, examples=[example]).new_state().push(other)
     near, exact = (model.new_state().push(other) for model in (full.quantize(4, 8), full))
     assert np.std(posteriors - exact) < 4 * np.std(near - exact)  # nothing is learned, and little is lost
@@ -137,12 +137,12 @@ def full():
 
 @pytest.fixture(scope="module")
 def examples(full):
-    return [full.front_end().push(speechlike(24000, seed)) for seed in range(12)]
+    return [full.new_front_end().push(speechlike(24000, seed)) for seed in range(12)]
 
 
 class TestModel:
     def test_posteriors_stay_closer_on_other_audio(self, full, examples):
-        other = full.front_end().push(speechlike(48000, 77))
+        other = full.new_front_end().push(speechlike(48000, 77))
         exact = full.new_state().push(other)
         for bits in (2, 3, 4):
             near, chosen = (

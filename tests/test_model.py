@@ -13,7 +13,7 @@ WIDTHS = [(8, 8), (4, 8), (4, 4), (2, 8), (3, 8), (5, 6), (6, 5), (8, 2)]
 
 @pytest.fixture(scope="module")
 def frames():
-    return random_model().front_end().push(speechlike(12000))
+    return random_model().new_front_end().push(speechlike(12000))
 
 
 @pytest.mark.parametrize("widths", [None, *WIDTHS])
@@ -93,7 +93,7 @@ def test_reset_equals_a_new_state(model, frames):
 
 
 def test_silence_and_constant_input_have_defined_posteriors(model):
-    quiet = model.front_end().push(np.zeros(8000, np.int16))
+    quiet = model.new_front_end().push(np.zeros(8000, np.int16))
     assert np.isfinite(model.new_state().push(quiet)).all()
     assert np.isfinite(model.new_state().push(np.full((50, 20), -8.0))).all()
 

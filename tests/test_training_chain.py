@@ -1,5 +1,6 @@
 """A recipe with stages, from an empty folder to models: interrupted, continued, skipped, refused."""
 
+import inspect
 import json
 import shutil
 import sys
@@ -14,7 +15,7 @@ from streamkws.cli import main
 from streamkws.errors import ConfigError
 from streamkws.model_file import load_model
 from streamkws.training import chain as chain_module
-from streamkws.training import trainer
+from streamkws.training import loop
 from streamkws.training.chain import run_chain, stage_table
 from streamkws.training.stages import read_chain
 
@@ -89,14 +90,16 @@ class Tools:
     def fetch_teacher(self, folder):
         self.calls.append(("fetch", str(folder)))
 
-    def synthesize(self, folder, *, n_speakers, accents=False, more=False, keywords=()):
+    def synthesize(self, folder, *, n_speakers, accents=False, more=False, keywords=(), show):
         self.calls.append(("voices", str(folder), n_speakers, accents, more, keywords))
         if self.fails == "voices":
             raise KeyboardInterrupt
+        for count in range(1, 41):
+            show("synthesizing", count, 40)
         words = [chirp(400, 1500), chirp(1800, 500), np.random.default_rng(1).standard_normal(16000) * 0.1]
         write_tool_set(folder, words, [*KEYWORDS, "other"])
 
-    def mine(self, folder, *, models, sets=(), hours=30):
+    def mine(self, folder, *, models, sets=(), hours=30, show):
         self.calls.append(("mine", str(folder), models, sets, hours))
         assert all(load_model(model).keywords == KEYWORDS for model in models)
         write_tool_set(folder, [np.random.default_rng(2).standard_normal(30000) * 0.1], ["hour: down"])
@@ -145,14 +148,14 @@ def finished(tmp_path_factory, corpus):
         n_steps += 1
         if n_steps == 14:  # the second step of "distilled"
             raise KeyboardInterrupt
-        learn(*arguments)
+        step(*arguments)
 
-    learn = trainer.learn
+    step = loop.optimizer_step
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, module in tools.modules().items():
             patch.setitem(sys.modules, name, module)
-        patch.setattr(trainer, "learn", interrupted)
+        patch.setattr(loop, "optimizer_step", interrupted)
         tools.fails = "voices"
         with pytest.raises(KeyboardInterrupt):
             run_chain(read_chain("chirps.toml"), corpus)
@@ -161,7 +164,7 @@ def finished(tmp_path_factory, corpus):
         with pytest.raises(KeyboardInterrupt):
             run_chain(read_chain("chirps.toml"), corpus)
         assert states(read_chain("chirps.toml")) == ["done"] * 5 + ["begun", "to do", "to do"]
-        assert run_chain(read_chain("chirps.toml"), corpus) == "mined"
+        run_chain(read_chain("chirps.toml"), corpus)
     return folder, tools.calls
 
 
@@ -208,8 +211,8 @@ def test_every_stage_runs_once_and_an_interrupted_one_continues(finished):
 def test_finished_stages_are_skipped(finished, corpus, tools, monkeypatch, capsys):
     monkeypatch.chdir(finished[0])
     monkeypatch.setattr(chain_module, "train_network", None)
-    assert run_chain(read_chain("chirps.toml"), corpus) == "mined"
-    assert run_chain(read_chain("chirps.toml"), corpus, until="member") == "member"
+    run_chain(read_chain("chirps.toml"), corpus)
+    run_chain(read_chain("chirps.toml"), corpus, until="member")
     assert tools.calls == []
     assert "stage mined: done\n" in capsys.readouterr().err
 
@@ -235,11 +238,28 @@ def test_the_command_runs_and_lists_a_stage(finished, corpus, tools, monkeypatch
     assert "expected a recipe with [[stages]], plain.toml has none" in capsys.readouterr().err
 
 
+def test_a_stage_without_a_network_cannot_be_exported(finished, tools, monkeypatch, capsys):
+    monkeypatch.chdir(finished[0])
+    assert main(["train", "chirps.toml", "--stage", "found", "--export", "out"]) == 2
+    message = "expected a stage with a network to export (aligner, labels, member, distilled, mined), got 'found'"
+    assert capsys.readouterr().err == f"streamkws: {message}\n" and tools.calls == []
+
+
+def test_the_tools_take_what_stages_give():
+    from streamkws.voices import fetch_teacher, mine, synthesize
+
+    inspect.signature(fetch_teacher).bind("folder")
+    voices = {"n_speakers": 2, "accents": True, "more": True, "keywords": KEYWORDS, "show": print}
+    inspect.signature(synthesize).bind("folder", **voices)
+    given = {"models": ["a"], "sets": ["b"], "hours": 1, "foreign_hours": 1, "show": print}
+    inspect.signature(mine).bind("folder", **given)
+
+
 def test_holding_dev_out_trains_the_stages_that_heard_it(finished, corpus, tools, monkeypatch):
     monkeypatch.chdir(finished[0])
     chain = read_chain("chirps.toml", "dev")
     assert states(chain) == ["done"] * 3 + ["to do", "done"] + ["to do"] * 3
-    assert run_chain(chain, corpus, until="labels") == "labels"
+    run_chain(chain, corpus, until="labels")
     assert states(chain) == ["done"] * 5 + ["to do"] * 3
     assert not (Path("runs") / "chirps-held-out" / "member").exists()
     assert "also_keywords = []" in (Path("runs") / "chirps-held-out" / "labels" / "recipe.toml").read_text()
@@ -272,11 +292,29 @@ def test_a_stage_can_be_started_anew_and_then_what_needs_it_is_refused(copy, cor
     Path("chirps.toml").write_text(STAGED.replace("seed = 2", "seed = 3"))
     chain = read_chain("chirps.toml")
     (chain.folder("member") / "old.txt").write_text("old")
-    assert run_chain(chain, corpus, fresh=True, until="member") == "member"
+    run_chain(chain, corpus, fresh=True, until="member")
     assert not (chain.folder("member") / "old.txt").exists() and not tools.calls
     assert states(chain) == ["done"] * 5 + ["changed", "changed", "changed"]
     with pytest.raises(ConfigError, match=r"distilled was made by another recipe \(member is another\)"):
         run_chain(chain, corpus)
+
+
+def test_starting_anew_with_a_part_held_out_leaves_what_is_shared(copy, corpus, tools, monkeypatch):
+    chain = read_chain("chirps.toml", "dev")
+    ran = []
+    monkeypatch.setattr(chain_module, "_run_stage", lambda chain, name, corpus: ran.append(name))
+    run_chain(chain, corpus, fresh=True)
+    assert ran == ["labels", "distilled", "found", "mined"]
+    assert states(read_chain("chirps.toml")) == ["done"] * 8 and Path("runs/chirps/member/checkpoint.pt").exists()
+    ran.clear()
+    run_chain(read_chain("chirps.toml"), corpus, fresh=True)
+    assert ran == NAMES and not Path("runs/chirps/member/checkpoint.pt").exists()
+
+
+def test_a_tool_tells_how_far_it_is(copy, corpus, tools, capsys):
+    run_chain(read_chain("chirps.toml"), corpus, fresh=True, until="speakers")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "files" in line]
+    assert lines == [f"synthesizing: {count} of 40 files" for count in range(4, 41, 4)]
 
 
 def test_a_damaged_mark_is_refused(copy, corpus, tools):

@@ -9,11 +9,11 @@ from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
-from streamkws.training.dataset import Block
+from streamkws.training.blocks import Block
 from streamkws.training.ensemble import Ensemble, ensemble_loss
+from streamkws.training.losses import block_losses
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import block_losses
 
 
 def network(seed, stride=2, n_hidden=8, n_auxiliary=3):

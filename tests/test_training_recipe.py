@@ -137,7 +137,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (MINIMAL + "[training]\npool = 3\n", "expected training.pool >= batch, got 3 and 64"),
         (MINIMAL + "[training]\nensemble_heard = 1.5\n", "expected training.ensemble_heard in 0..1, got 1.5"),
         (MINIMAL + "[training]\naverage_decay = 1.0\n", "expected training.average_decay in 0..1, got 1.0"),
-        (MINIMAL + "[training]\nfocal = -1\n", "expected training.focal >= 0, got -1.0"),
+        (MINIMAL + "[training]\nframe_weight = -1\n", "expected training.frame_weight >= 0, got -1.0"),
         (MINIMAL.replace('["a", "b"]', '["a", "a"]'), "expected model.keywords to name keywords, each once"),
         (MINIMAL.replace('["a", "b"]', '"a"'), "expected model.keywords to be a list, got 'a'"),
         ("model = 3\n", r"expected \[model\] to be a section"),
@@ -176,7 +176,7 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (QUANTIZED + 'gradient = "none"\n', "expected quantization.gradient of identity, ranges, got 'none'"),
         (
             QUANTIZED + 'activation_ranges = "static"\n',
-            "expected quantization.activation_ranges = \"frame\", got 'static', a baseline of bench/quantization.py",
+            "expected quantization.activation_ranges = \"frame\", got 'static', a baseline for experiments",
         ),
         (
             QUANTIZED + "weights = 32\nactivations = 32\n",

@@ -150,6 +150,7 @@ def test_the_fingerprint_of_a_stage_follows_from_what_it_is_made_of(tmp_path):
     others = {
         ("steps = 40", "steps = 41"): {"labels", "member", "distilled", "found", "mined"},
         ("speakers = 3", "speakers = 4"): {"speakers", "distilled", "found", "mined"},
+        ('keywords = ["a", "b"]', 'keywords = ["a", "c"]'): {*before.stages} - {"teacher"},
         ("training.seed = 2", "training.seed = 4"): {"member", "distilled", "found", "mined"},
         ('licence = "none"', 'licence = "some"'): set(),
         ("[data]", '[data]\ncorpus = "elsewhere"'): set(),

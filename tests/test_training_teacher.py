@@ -10,15 +10,17 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from synthetic_corpus import KEYWORDS, chirp, write_part, write_set
-from test_training_dataset import DATA, PLAIN, maker
-from test_training_trainer import RECIPE, read_checkpoint
+from test_training_examples import DATA, PLAIN, maker
+from training_runs import RECIPE, read_checkpoint
 
 from streamkws.errors import ConfigError, MissingExtraError
-from streamkws.training import augment
-from streamkws.training.dataset import EXAMPLE_ARRAYS, Block, read_synthetic
+from streamkws.training.blocks import EXAMPLE_ARRAYS, Block
 from streamkws.training.export import export
-from streamkws.training.teacher import SpeechEmbedding, moments, teacher_loss
-from streamkws.training.trainer import Pool, train
+from streamkws.training.loop import train
+from streamkws.training.losses import moments, teacher_loss
+from streamkws.training.pool import Pool
+from streamkws.training.recordings import read_synthetic
+from streamkws.training.teacher import SpeechEmbedding
 
 
 def save_network(path, source, target, input_shape, nodes, constants):
@@ -147,32 +149,6 @@ def test_synthesized_speakers_say_keywords_and_negatives(synthetic, tmp_path):
             if example.targets[:2].max() == 1:
                 bands.append(int(example.features[example.first.max() :][:25].max(0).argmax()))
         assert (np.median(bands) < 3) == low
-
-
-@pytest.mark.parametrize(
-    ("changes", "dry"),
-    [
-        ({"partial_share": 0.99}, True),
-        ({"collage_share": 0.99}, True),
-        ({"negatives": {"synthetic": 1.0}}, True),
-        ({"negatives": {"speech": 1.0}}, False),
-        ({"keyword_share": 0.99999, "negatives": {"synthetic": 1.0}}, False),
-    ],
-)
-def test_what_resembles_keywords_may_stay_without_room_and_noise(synthetic, tmp_path, monkeypatch, changes, dry):
-    part = tmp_path / "train"
-    write_part(part, 1)
-    none = {"keyword_share": 0.0, "partial_share": 0.0, "collage_share": 0.0}
-    data = replace(DATA, **{**none, "synthetic": str(synthetic), "near_dry_share": 1.0, **changes})
-    noisy = replace(PLAIN, noise_share=1.0, room_share=1.0)
-    one = maker(part, data, noisy)
-    gains, noises = [], []
-    monkeypatch.setattr(one, "_add_noise", lambda rng, samples: noises.append(1) or samples)
-    monkeypatch.setattr(augment, "filter_and_resample", lambda *given: gains.append(given[1]) or given[0])
-    for index in range(6):
-        one.make(index)
-    assert len(gains) == 6 and all((gain is None) == dry for gain in gains)
-    assert len(noises) == (0 if dry else 6)
 
 
 def test_what_is_wrong_with_a_teacher_or_a_set_is_said(teacher, synthetic, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import soundfile
 from conftest import random_model
 
 from streamkws import ConfigError, Detector, ModelFileError, cli, load_model, save_model
-from streamkws.training.dataset import read_segments
+from streamkws.training.recordings import read_segments
 from streamkws.voices import mining
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from streamkws import ConfigError, MissingExtraError, StreamKwsError, cli, load_model
-from streamkws.training.dataset import read_synthetic
+from streamkws.training.recordings import read_synthetic
 from streamkws.voices import kokoro, speakers
 from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, without_keywords
 

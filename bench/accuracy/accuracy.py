@@ -30,9 +30,10 @@ from bench.peers import accuracy_peers
 from bench.peers.peers import PEERS, PeerError
 from bench.report import ROOT, machine, markdown, write_section
 from streamkws import Model, load_model, shipped_models
+from streamkws.corpus import Corpus, read_corpus
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import Corpus, read_corpus, score_corpus
+from streamkws.evaluation.scoring import score_corpus
 from streamkws.evaluation.tables import format_markdown, format_table
 from streamkws.model import ROUNDING
 from streamkws.model_file import model_path

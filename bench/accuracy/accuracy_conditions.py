@@ -8,10 +8,12 @@ from typing import Any
 
 from bench.report import markdown
 from streamkws import Model
+from streamkws.audio import audio_files
+from streamkws.corpus import ROOM_SET, Corpus
 from streamkws.evaluation.counting import count_misses
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import ROOM_SET, Condition, Corpus, ScoredCorpus, audio_files, score_recordings
+from streamkws.evaluation.scoring import Condition, ScoredCorpus, score_recordings
 
 SNRS_DB = (10.0, 5.0)
 KINDS = {

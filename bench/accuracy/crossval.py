@@ -36,26 +36,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.accuracy.crossval_report import CONDITIONS, N_FALSE_ACCEPTS, NOTHING, Result, report
 from bench.accuracy.crossval_variants import VARIANTS, Variant
-from bench.accuracy.crossval_voices import read_voices, write_voices
 from bench.quantization.quantization_tasks import FRAME_STRIDE, SMOOTHER, Cache, layers, make_cache, read_cache
 from bench.report import ROOT, write_section, written_by
 from bench.research import cached_training
 from streamkws import Model
 from streamkws.audio import read_audio
+from streamkws.corpus import Recording, read_corpus
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import NoiseBank, Recording, ScoredCorpus, Scores, read_corpus
+from streamkws.evaluation.scoring import ScoredCorpus, Scores
 from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.mixing import NoiseBank
 from streamkws.model import ModelConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import Clip, Example, ExampleMaker, clips_by_speaker, excluded, read_wakewords
+from streamkws.training.blocks import Example
+from streamkws.training.checkpoint import save_checkpoint
+from streamkws.training.data import excluded
 from streamkws.training.ensemble import Ensemble
+from streamkws.training.examples import ExampleMaker
+from streamkws.training.losses import block_losses, difficulty, moments
 from streamkws.training.network import KeywordNetwork
+from streamkws.training.pool import drawn_by_difficulty, perturbed
 from streamkws.training.recipe import Recipe, TrainingConfig
+from streamkws.training.recordings import Clip, clips_by_speaker, read_wakewords
 from streamkws.training.stages import load_stage
-from streamkws.training.teacher import N_EMBEDDING, moments
-from streamkws.training.trainer import block_losses, drawn_by_hardness, hardness, perturbed
+from streamkws.training.teacher import N_EMBEDDING
 
 RUNS = Path("runs") / "crossval"
 PARTS = ("train", "dev")
@@ -66,7 +72,7 @@ PROXY = {"steps": 2000, "warmup_steps": 100, "average_decay": 0.995}
 """How the proxy network is trained; all other settings are the recipe's."""
 USE_SETTINGS = (
     "gain_jitter_db", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
-    "rhythm",
+    "tempo_jitter",
 )  # fmt: skip
 """Settings of AugmentConfig that apply each time an example is used, not when it is made."""
 
@@ -299,13 +305,7 @@ class Bench:
                 self.takes, self.clips, self.n_folds, self.corpus / "train", self.keywords, data, augmentation,
                 self.frontend, 1,
             )  # fmt: skip
-            kept = RUNS / f"voices-{named([augmentation.voice_min_hz, augmentation.voice_max_hz])}.npz"
-            if augmentation.voice_share:
-                maker.voices = read_voices(kept, self.clips)
-            n_voices = len(maker.voices)
             make_cache(place, maker, n_examples)
-            if len(maker.voices) > n_voices:
-                write_voices(kept, maker.voices)
         if self._cache is None or self._cache[0] != place:
             whole = read_cache(place)
             self._cache = place, Cache(whole.arrays.take(np.arange(len(whole.arrays.features))), whole.n_outputs)
@@ -368,7 +368,7 @@ class Bench:
             ensemble, features = Ensemble(self.load_all(job, job.variant.ensemble)), cache.arrays.features
             blocks = np.array_split(features, -(-len(features) // self.settings(job.variant).batch))
             heard = np.concatenate([ensemble.posteriors(block, self.recipe.training.bfloat16) for block in blocks])
-            cached_training.save({"posteriors": torch.from_numpy(heard)}, path)
+            save_checkpoint({"posteriors": torch.from_numpy(heard)}, path)
         kept: np.ndarray = torch.load(path, weights_only=True)["posteriors"].numpy()
         return kept
 
@@ -402,7 +402,7 @@ class Bench:
             "n_auxiliary": network.n_auxiliary,
             "minutes": round((time.monotonic() - began) / 60, 2),
         }
-        cached_training.save(entries, job.checkpoint)
+        save_checkpoint(entries, job.checkpoint)
         job.checkpoint.with_suffix(".unfinished").unlink(missing_ok=True)
         print(f"{job.checkpoint.name} took {entries['minutes']} minutes", file=sys.stderr, flush=True)
 
@@ -417,25 +417,23 @@ def train(
 ) -> KeywordNetwork:
     """Train on cached examples, with the posteriors of an ensemble where they have such; as cached_training.train."""
     config = network.config
-    network.drop(settings.dropout)
     fill, floor = network.feature_mean.numpy().copy(), float(np.log(config.frontend.energy_floor))
     kept = torch.ones(len(cache.arrays.features), dtype=torch.float64)
-    hardnesses = kept.numpy()  # the same memory
+    difficulties = kept.numpy()  # the same memory
     embeddings = cache.arrays.embeddings
     teacher = moments(embeddings) if embeddings.size else None
 
     def loss_of(rng: np.random.Generator) -> torch.Tensor:
-        rows = drawn_by_hardness(rng, hardnesses, settings.batch, settings.hard_share)
+        rows = drawn_by_difficulty(rng, difficulties, settings.batch, settings.hard_share)
         block = perturbed(rng, cache.of(rows), augmentation, fill, floor)
-        torch.manual_seed(int(rng.integers(1 << 60)))  # what is dropped
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             logits = network(torch.from_numpy(block.features)).float()
         if settings.hard_share:
-            hardnesses[rows] = hardness(logits, block.targets, len(config.keywords))
+            difficulties[rows] = difficulty(logits, block.targets, len(config.keywords))
         return block_losses(logits, block, config.frame_stride, len(config.keywords), settings, teacher).total
 
     freeze_step = round(network.quantization.freeze_share * settings.steps) if network.quantizing else None
-    return cached_training.train(network, settings, loss_of, unfinished, say, freeze_step, {"hardness": kept})
+    return cached_training.train(network, settings, loss_of, unfinished, say, freeze_step, {"difficulty": kept})
 
 
 def named(settings: list[Any]) -> str:

@@ -73,7 +73,7 @@ AWARE = {
     "average_decay": 0.99,
     "bfloat16": False,
 }
-"""How a network is trained quantization-aware, as in models/wakewords-aware.toml."""
+"""How a network is trained quantization-aware, as in the example at the end of models/wakewords.toml."""
 W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
 MINED = {
     "synthetic": "runs/synthetic-accents",
@@ -134,7 +134,6 @@ VARIANTS = (
     Variant("trained-on", training={"learning_rate": 1.5e-3, "learning_rate_end": 5e-4}, start_from="baseline"),
     Variant("harder", training={"hard_share": 0.5}),
     Variant("not-hard", training={"hard_share": 0.0}),
-    Variant("no-dropout", training={"dropout": 0.0}),
     Variant(
         "no-devices",
         augment={
@@ -150,16 +149,13 @@ VARIANTS = (
     Variant("stronger-teacher", training={"teacher_weight": 6.0}),
     Variant("no-synthetic", data={"synthetic": "", "negatives": RECORDED_NEGATIVES}),
     Variant("more-synthetic", data={"synthetic_share": 0.5}),
-    Variant("voices", augment={"voice_share": 0.5}),
     Variant("float32", training={"bfloat16": False}),
     Variant("no-auxiliary", training={"auxiliary_weight": 0.0}),
-    Variant("no-rhythm", augment={"rhythm": 0.0}),
-    Variant("more-rhythm", augment={"rhythm": 0.25}),
+    Variant("no-tempo-jitter", augment={"tempo_jitter": 0.0}),
+    Variant("more-tempo-jitter", augment={"tempo_jitter": 0.25}),
     Variant("no-pieces", data={"partial_share": 0.0}),
-    Variant("collage", data={"collage_share": 0.12, "keyword_share": 0.45}),
     Variant("noisier", augment={"noise_share": 0.9, "snr_min_db": -5.0, "snr_max_db": 20.0}),
     Variant("fewer-keywords", data={"keyword_share": 0.3}),
-    Variant("focal", training={"focal": 1.0}),
     Variant(
         "stronger",
         augment={

@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.models import load_widths
 from bench.report import markdown, publish
 from streamkws import Detector, load_model
+from streamkws.corpus import read_corpus
 from streamkws.errors import MissingExtraError
-from streamkws.evaluation.scoring import read_corpus
 from streamkws.model import Model
 from streamkws.training.augment import speech_region
-from streamkws.training.dataset import read_samples
+from streamkws.training.recordings import read_samples
 from streamkws.voices.sounds import PIECE_S, RATE, pieces, require_espeak, spoken
 
 MINUTES = {"music": 20, "noise": 15, "babble": 25, "near words": 20}

@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from bench.peers.peers import I16, PEERS, Engine, Hit
 from bench.report import markdown
-from streamkws.audio import read_audio
+from streamkws.audio import SAMPLE_RATE, read_audio
+from streamkws.corpus import Corpus, Recording
 from streamkws.evaluation.counting import AFTER_S, BEFORE_S, ZERO_COUNT_BOUND
 from streamkws.evaluation.latency import as_int16
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import PADDING_SAMPLES, SAMPLE_RATE, Corpus, NoiseBank, Recording
+from streamkws.mixing import PADDING_SAMPLES, NoiseBank
 
 QUIET_S = 1.0
 """As in peer_workers/listen.py: an engine that only scores says a keyword again after this long below its threshold."""

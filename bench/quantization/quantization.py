@@ -33,10 +33,11 @@ from bench.report import ROOT, machine, write_section
 from bench.research import cached_training
 from streamkws import Model
 from streamkws.model import ModelConfig
+from streamkws.training.checkpoint import save_checkpoint
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
+from streamkws.training.pool import perturbed
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import perturbed
 
 RUNS = Path("runs") / "quantization"
 FIGURES = ROOT / "bench" / "quantization" / "quantization.json"
@@ -273,7 +274,7 @@ def run(job: Job, task: Any) -> None:
                 "date": date.today().isoformat(),
             },
         }
-        cached_training.save(entries, job.checkpoint)
+        save_checkpoint(entries, job.checkpoint)
         unfinished.unlink(missing_ok=True)
     entries = torch.load(job.checkpoint, map_location="cpu", weights_only=True)
     for variant in job.variants:

@@ -26,26 +26,23 @@ import torch
 
 from streamkws import Model
 from streamkws.audio import read_audio
+from streamkws.corpus import read_corpus, read_segment_rows
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN
-from streamkws.evaluation.scoring import NoiseBank, ScoredCorpus, Scores, read_corpus
+from streamkws.evaluation.scoring import ScoredCorpus, Scores
 from streamkws.frontend import FrontEnd, FrontEndConfig
 from streamkws.layers import LayerConfig
+from streamkws.mixing import NoiseBank
 from streamkws.model import ModelConfig
 from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import (
-    EXAMPLE_ARRAYS,
-    N_FFT,
-    Block,
-    DataConfig,
-    Example,
-    ExampleMaker,
-    SegmentSet,
-    read_rows,
-)
+from streamkws.training.blocks import EXAMPLE_ARRAYS, Block, Example
+from streamkws.training.data import DataConfig
+from streamkws.training.examples import ExampleMaker
+from streamkws.training.losses import LOSS_NAMES, Losses, clip_losses
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import LOSS_NAMES, Losses, clip_losses
+from streamkws.training.recordings import SegmentSet
+from streamkws.training.sound import N_FFT
 
 F32 = npt.NDArray[np.float32]
 Listener = Callable[[F32], F32]
@@ -238,7 +235,7 @@ class WordMaker(ExampleMaker):
         targets = np.zeros(self.n_outputs, np.int8)
         length = int(rng.choice(self.lengths)) if rng.random() < self.augmentation.speed_share else N_FFT
         speed = N_FFT / length
-        source = np.zeros(math.ceil(self.n_samples * speed), np.float32)
+        source = np.zeros(math.ceil(self.perturbation.n_samples * speed), np.float32)
         if rng.random() < self.SILENT_SHARE:
             targets[-1] = 1
             source += rng.standard_normal(source.size).astype(np.float32) * np.float32(10 ** rng.uniform(-1, 3))
@@ -248,7 +245,7 @@ class WordMaker(ExampleMaker):
             end = source.size - round(self.TAIL_S * speed * FRONT_END.sample_rate)
             first = max(0, word.size - end)
             source[end - word.size + first : end] = word[first:]
-        features, _ = self.perturb(rng, source, length)
+        features, _ = self.perturbation.perturb(rng, source, length)
         return Example(features, targets, *np.zeros((2, self.n_outputs), np.int16))
 
 
@@ -270,8 +267,8 @@ class Commands:
 
     def __init__(self, corpus: Path) -> None:
         self.corpus = corpus
-        rows = read_rows(corpus / "train" / "arabic_speech_commands")
-        self.keywords = tuple(sorted({row["label"] for row in rows}))
+        rows = read_segment_rows(corpus / "train" / "arabic_speech_commands")
+        self.keywords = tuple(sorted({row.label for row in rows}))
         self.n_steps = round(self.END_S * FRONT_END.sample_rate / FRONT_END.hop_samples / FRAME_STRIDE)
         self._dev: tuple[list[F32], npt.NDArray[np.int64]] | None = None
 

@@ -19,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bench.models import load_widths
 from bench.report import markdown, write_section, written_by
 from streamkws import Model
+from streamkws.corpus import read_corpus
 from streamkws.evaluation.curves import mean
 from streamkws.evaluation.examples import Examples, read_examples
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN, mean_miss
 from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.scoring import read_corpus, score_corpus
+from streamkws.evaluation.scoring import score_corpus
 from streamkws.model_file import save_model
 
 WIDTHS = (8, 4, 3, 2)

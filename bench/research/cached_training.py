@@ -1,4 +1,4 @@
-"""The training loop of the benches that train on cached examples, and their checkpoints."""
+"""The training loop of the benches that train on cached examples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamkws.training.checkpoint import save_checkpoint
 from streamkws.training.network import KeywordNetwork
+from streamkws.training.optimizer import (
+    ExponentialMovingAverage,
+    adamw,
+    learning_rate,
+    optimizer_step,
+    warmed_decay,
+)
 from streamkws.training.recipe import TrainingConfig
-from streamkws.training.trainer import Average, adamw, learn, learning_rate
 
 SAVE_STEPS = 1000
-
-
-def save(entries: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
-    torch.save(entries, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def write(path: Path, text: str) -> None:
@@ -46,7 +47,7 @@ def train(
     say: called with a line on how it goes. freeze_step: when batch normalization is frozen, None for never.
     kept: what loss_of changes from step to step; saved, and put back in place, with the state.
     """
-    optimizer, average, kept = adamw(network, settings), Average(network), kept or {}
+    optimizer, average, kept = adamw(network, settings), ExponentialMovingAverage(network), kept or {}
     parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average.network}
     first_step = 0
     if unfinished.exists():
@@ -65,12 +66,13 @@ def train(
             network.freeze()
         loss = loss_of(np.random.default_rng([settings.seed, 2, step]))
         losses.append(loss.item())
-        learn(network, optimizer, loss, learning_rate(settings, step, step / settings.steps), settings.gradient_clip)
-        average.update(min(settings.average_decay, (1 + step) / (10 + step)))
+        rate = learning_rate(settings, step, step / settings.steps)
+        optimizer_step(network, optimizer, loss, rate, settings.gradient_clip)
+        average.update(warmed_decay(settings.average_decay, step))
         if (step + 1) % 200 == 0:
             pace = (step + 1 - first_step) / (time.monotonic() - began)
             say(f"step {step + 1}  loss {np.mean(losses[-200:]):.4f}  {pace:.1f} steps/s")
         if (step + 1) % SAVE_STEPS == 0 and step + 1 < settings.steps:
             states = {name: part.state_dict() for name, part in parts.items()}
-            save({**states, **kept, "step": step + 1}, unfinished)
+            save_checkpoint({**states, **kept, "step": step + 1}, unfinished)
     return average.network

@@ -77,7 +77,7 @@ def _info(arguments: argparse.Namespace) -> int:
         return _shipped(arguments.json)
     model = load_model(arguments.model)
     config = model.config
-    thresholds = model.smoother().thresholds
+    thresholds = model.new_smoother().thresholds
     facts = {
         "name": model.name,
         "parameters": model.n_parameters,

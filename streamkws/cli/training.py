@@ -23,7 +23,11 @@ def add_to(commands: Commands) -> None:
     )
     train.add_argument("config", metavar="CONFIG.toml", help="the recipe, such as models/wakewords.toml")
     train.add_argument("--corpus", metavar="FOLDER", help="the folder with train/ and dev/ (default: the recipe's)")
-    train.add_argument("--fresh", action="store_true", help="start from the beginning, not from the last checkpoint")
+    train.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start from the beginning, not from the last checkpoint; with --stage that stage alone",
+    )
     train.add_argument(
         "--export", metavar="FOLDER", help="write the trained model into this folder, in every bit width"
     )
@@ -72,8 +76,8 @@ def add_to(commands: Commands) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     from streamkws.training.chain import run_chain, stage_table
     from streamkws.training.export import export
+    from streamkws.training.loop import train
     from streamkws.training.stages import read_chain
-    from streamkws.training.trainer import train
 
     chain, recipe = read_chain(arguments.config, arguments.held_out), None
     if chain is None and (arguments.stage or arguments.list):
@@ -84,8 +88,11 @@ def _train(arguments: argparse.Namespace) -> int:
         print(stage_table(chain, arguments.stage))
         return 0
     else:
-        stage = run_chain(chain, arguments.corpus, arguments.fresh, arguments.stage)
-        folder, recipe = chain.folder(stage), chain.recipes[stage]
+        stage = arguments.stage or chain.trained[-1]
+        if arguments.export and stage not in chain.recipes:
+            raise ConfigError(f"expected a stage with a network to export ({', '.join(chain.trained)}), got {stage!r}")
+        run_chain(chain, arguments.corpus, arguments.fresh, arguments.stage)
+        folder, recipe = chain.folder(stage), chain.recipes.get(stage)
     if arguments.export:
         for path in export(folder, arguments.export, arguments.corpus, recipe):
             print(path)

@@ -10,21 +10,13 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from streamkws.audio import AUDIO_SUFFIXES
+from streamkws.audio import AUDIO_SUFFIXES, audio_files
+from streamkws.corpus import IGNORED_SETS, KEYWORD_SET, Corpus, NegativeFile, read_recordings
 from streamkws.errors import ConfigError
 from streamkws.evaluation.counting import ZERO_COUNT_BOUND
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN, OperatingPoint
-from streamkws.evaluation.scoring import (
-    IGNORED_SETS,
-    KEYWORD_SET,
-    Corpus,
-    NegativeFile,
-    Progress,
-    audio_files,
-    read_recordings,
-    score_corpus,
-)
+from streamkws.evaluation.scoring import Progress, score_corpus
 from streamkws.evaluation.thresholds import calibrate, valid_target
 from streamkws.model import Model
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamkws.audio import SAMPLE_RATE
 from streamkws.evaluation.curves import ratio
-from streamkws.evaluation.scoring import PADDING_SAMPLES, SAMPLE_RATE, Posteriors, Progress, ScoredCorpus, Scores
+from streamkws.evaluation.scoring import Posteriors, Progress, ScoredCorpus, Scores
 from streamkws.evaluation.timeline import Timeline
+from streamkws.mixing import PADDING_SAMPLES
 from streamkws.model import Model
 
 BEFORE_S, AFTER_S = 0.2, 0.5  # how far outside its recording a detection's peak may lie

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from streamkws.audio import AUDIO_SUFFIXES, AudioFile, as_float
+from streamkws.audio import AUDIO_SUFFIXES, AudioFile, as_float, audio_files
 from streamkws.errors import AudioError, ConfigError
-from streamkws.evaluation.scoring import Progress, audio_files
+from streamkws.evaluation.scoring import Progress
 from streamkws.model import Model
 
 F32 = npt.NDArray[np.float32]
@@ -51,7 +51,7 @@ def read_examples(model: Model, places: Sequence[Path], progress: Progress | Non
             raise ConfigError(f"{place}: expected audio files in this folder ({' '.join(AUDIO_SUFFIXES)}), found none")
         paths += found
     paths = paths[:: -(-len(paths) // MOST_FILES)]
-    frontend, rate = model.front_end(), model.config.frontend.sample_rate
+    frontend, rate = model.new_front_end(), model.config.frontend.sample_rate
     share, piece = round(max(MOST_S / len(paths), PIECE_S) * rate), round(PIECE_S * rate)
     log_mels: list[F32] = []
     skipped: list[str] = []

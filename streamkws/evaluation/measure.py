@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from streamkws.corpus import read_corpus
 from streamkws.errors import ConfigError
 from streamkws.evaluation.counting import Counts, figures_at, sweep
 from streamkws.evaluation.curves import HIGHEST, DetCurve, sweep_thresholds
 from streamkws.evaluation.operating_points import CLEAN, TARGETS_FA_PER_H, OperatingPoint
 from streamkws.evaluation.results import Evaluation, KeywordScores
-from streamkws.evaluation.scoring import Progress, ScoredCorpus, read_corpus, score_corpus
+from streamkws.evaluation.scoring import Progress, ScoredCorpus, score_corpus
 from streamkws.model import Model
 from streamkws.smoother import DEFAULT_THRESHOLD
 

@@ -82,7 +82,7 @@ def trace(
     steps = [(sample - clock.first_end_samples) / clock.step_samples for sample in (first, last)]
     low, high = _Columns(np.minimum, first, last), _Columns(np.maximum, first, last)
     mel, levels = _Columns(np.maximum, first / hop, last / hop), _Columns(np.maximum, *steps)
-    smoother = model.smoother()
+    smoother = model.new_smoother()
     detections: list[Detection] = []
     trouble = ""
     with open_source(source) as blocks:

@@ -2,8 +2,7 @@
 
 One forward and one inverse FFT do the room, the equalizer and the change of speed at once: the spectrum is multiplied
 by room and equalizer, and a spectrum of n samples that is inverted at m samples is the same sound resampled by m / n
-(speed and pitch together, as with tape). The level of a noise follows one rule: SNR = the highest energy of any frame
-of 2048 samples of the speech over the same maximum of the noise.
+(speed and pitch together, as with tape).
 """
 
 from __future__ import annotations
@@ -15,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.errors import ConfigError
+from streamkws.mixing import from_direct_path
 
 F32 = npt.NDArray[np.float32]
 C64 = npt.NDArray[np.complex64]
 
-SNR_FRAME = 2048
-"""Samples of the frames whose energy defines an SNR."""
-RHYTHM_FRAMES = 20
-"""Frames over which a changed rhythm keeps its tempo."""
+TEMPO_FRAMES = 20
+"""Frames over which a changed tempo stays the same."""
 ROOM_SAMPLES = 7440
 """Room responses are cut to this many samples, 0.465 s at 16 kHz."""
 
@@ -32,8 +30,6 @@ class AugmentConfig:
     """How strongly training audio is perturbed; a share is the part of the examples that a perturbation is applied to.
 
     speed_share, speed_min, speed_max: speed and pitch factor (1.1 = faster and higher).
-    voice_share, n_voices, voice_min_hz, voice_max_hz: keywords said in another voice (voices.py), n_voices of each
-        recording, their pitch drawn between these.
     n_vtlp, vtlp_min, vtlp_max: number and range of the vocal-tract-length factors (1 is always among them).
     room_share: room responses, at a random wet level.
     equalizer_share, equalizer_db: a smooth random spectral shape, its standard deviation in dB.
@@ -46,16 +42,12 @@ class AugmentConfig:
     context_share: other speech right before or after a keyword.
     shift_frames, gain_jitter_db: time shift and gain drawn anew each time an example is used.
     n_time_masks, time_mask_frames, n_frequency_masks, frequency_mask_bands: SpecAugment, number and greatest width.
-    rhythm: the tempo of each fifth of a second is drawn anew at each use, its logarithm with this standard deviation.
+    tempo_jitter: standard deviation of the logarithm of the tempo, drawn for each fifth of a second at each use.
     """
 
     speed_share: float = 0.8
     speed_min: float = 0.85
     speed_max: float = 1.18
-    voice_share: float = 0.0
-    n_voices: int = 3
-    voice_min_hz: float = 90.0
-    voice_max_hz: float = 330.0
     n_vtlp: int = 9
     vtlp_min: float = 0.85
     vtlp_max: float = 1.15
@@ -83,12 +75,12 @@ class AugmentConfig:
     time_mask_frames: int = 12
     n_frequency_masks: int = 2
     frequency_mask_bands: int = 6
-    rhythm: float = 0.0
+    tempo_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
             "speed_share", "room_share", "equalizer_share", "bandlimit_share", "noise_share", "recorded_share",
-            "babble_share", "overdrive_share", "context_share", "voice_share", "suppression_share", "compressor_share",
+            "babble_share", "overdrive_share", "context_share", "suppression_share", "compressor_share",
             "saturation_share", "codec_share", "resonance_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
@@ -101,14 +93,12 @@ class AugmentConfig:
             )
         if not 0.5 <= self.vtlp_min <= 1 <= self.vtlp_max <= 2 or self.n_vtlp < 1:
             raise ConfigError("expected 0.5 <= vtlp_min <= 1 <= vtlp_max <= 2 and n_vtlp >= 1")
-        if not 50 <= self.voice_min_hz <= self.voice_max_hz <= 600 or self.n_voices < 1:
-            raise ConfigError("expected 50 <= voice_min_hz <= voice_max_hz <= 600 and n_voices >= 1")
         for low, high in (("snr_min_db", "snr_max_db"), ("peak_min_db", "peak_max_db")):
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"expected augment.{low} <= augment.{high}")
         for name in (
             "shift_frames", "n_time_masks", "time_mask_frames", "n_frequency_masks", "frequency_mask_bands",
-            "gain_jitter_db", "equalizer_db", "rhythm",
+            "gain_jitter_db", "equalizer_db", "tempo_jitter",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected augment.{name} >= 0, got {getattr(self, name)}")
@@ -159,8 +149,7 @@ def room_spectrum(response: F32, n_samples: int) -> C64:
     response: (n,) float32 impulse response; its greatest value is taken for the direct path and moved to time 0.
     Returns (n_samples // 2 + 1,) complex64 of unit energy: direct + wet * spectrum is a room at that wet level.
     """
-    start = int(np.argmax(np.abs(response)))
-    tail = response[start : start + ROOM_SAMPLES].astype(np.float32)
+    tail = from_direct_path(response)[:ROOM_SAMPLES].astype(np.float32)
     tail = tail * np.sign(tail[0] if tail[0] else 1.0)
     direct = 24  # 1.5 ms around the peak belong to the direct path
     tail[:direct] = 0.0
@@ -192,23 +181,6 @@ def filter_and_resample(samples: F32, gains: C64 | F32 | None, n_fft: int, n_out
     return np.asarray(resampled, dtype=np.float32)
 
 
-def frame_energy(samples: F32) -> float:
-    """The highest energy of any frame of 2048 samples (of all samples where there are fewer)."""
-    n_frames = samples.size // SNR_FRAME
-    if n_frames == 0:
-        return float(np.dot(samples, samples))
-    frames = samples[: n_frames * SNR_FRAME].reshape(n_frames, SNR_FRAME)
-    return float(np.einsum("ij,ij->i", frames, frames).max())
-
-
-def noise_gain(speech: F32, noise: F32, snr_db: float) -> float:
-    """The factor that brings the noise to snr_db below the speech; 0 where one of them is silent."""
-    speech_energy, energy = frame_energy(speech), frame_energy(noise)
-    if speech_energy <= 0 or energy <= 0:
-        return 0.0
-    return float(np.sqrt(speech_energy / energy * 10 ** (-snr_db / 10)))
-
-
 def coloured_noise(rng: np.random.Generator, n_samples: int, exponent: float) -> F32:
     """(n_samples,) float32 noise of unit power whose spectrum falls as 1 / f**exponent (0 white, 1 pink, 2 brown)."""
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
@@ -235,14 +207,14 @@ def mask_features(rng: np.random.Generator, features: F32, fill: F32, config: Au
             features[index, :, start : start + width] = fill[start : start + width]
 
 
-def rhythm_positions(rng: np.random.Generator, n_examples: int, n_frames: int, deviation: float) -> F32:
-    """(B, T) float32: which frame, in fractions, an example of another rhythm has at each frame.
+def tempo_positions(rng: np.random.Generator, n_examples: int, n_frames: int, deviation: float) -> F32:
+    """(B, T) float32: which frame of an example, in fractions, is heard at each frame when its tempo varies.
 
-    Rises from 0 to T - 1 in each example; the slope is constant over RHYTHM_FRAMES frames, its logarithm normal.
+    Rises from 0 to T - 1 in each example; the slope is constant over TEMPO_FRAMES frames, its logarithm normal.
     """
-    n_parts = -(-n_frames // RHYTHM_FRAMES)
+    n_parts = -(-n_frames // TEMPO_FRAMES)
     slopes = np.exp(deviation * rng.standard_normal((n_examples, n_parts)))
-    positions = np.cumsum(np.repeat(slopes, RHYTHM_FRAMES, axis=1)[:, :n_frames], axis=1)
+    positions = np.cumsum(np.repeat(slopes, TEMPO_FRAMES, axis=1)[:, :n_frames], axis=1)
     positions -= positions[:, :1]
     positions *= (n_frames - 1) / np.maximum(positions[:, -1:], 1e-9)
     return positions.astype(np.float32)

@@ -1,7 +1,7 @@
 """Running the stages of a recipe: each once, in order, from where the last call stopped.
 
 The folder of a stage, runs/<recipe>/<stage>, holds stage.json: the settings that the stage was begun with, and whether
-it is done. A stage whose settings, or whose inputs' settings, are others now is refused, not mixed up.
+it is done. A stage whose settings changed since then, or whose inputs did, is refused.
 """
 
 from __future__ import annotations
@@ -15,32 +15,36 @@ from typing import Any
 
 from streamkws.errors import ConfigError
 from streamkws.model_file import save_model
-from streamkws.training.export import float_model
-from streamkws.training.recipe_file import entries_text
+from streamkws.training.checkpoint import CHECKPOINT
+from streamkws.training.export import trained_model
+from streamkws.training.loop import train_network
+from streamkws.training.recipe_file import RUNS, entries_text
 from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
-from streamkws.training.trainer import train_network
 
 MARK = "stage.json"
 
 
-def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = False, until: str = "") -> str:
-    """Run the stages of a recipe, and return the name of the last trained one.
+def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = False, until: str = "") -> None:
+    """Run the stages of a recipe.
 
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
-    fresh: starts that stage (all stages) anew, whatever its folder holds.
+    fresh: starts that stage anew, whatever its folder holds; without a stage, all of them except those that a recipe
+    with a part held out shares with the original.
     Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
     """
     names = chain.needed_by(until) if until else list(chain.stages)
-    restarted = {until} if until else set(names)
+    restarted: set[Path] = set()
+    if fresh:
+        folders = [chain.folder(name) for name in names]
+        restarted = {chain.folder(until)} if until else {one for one in folders if one.parent == RUNS / chain.name}
     for name in names:
-        if not (fresh and name in restarted):
+        if chain.folder(name) not in restarted:
             _check_unchanged(chain, name)
-    ran: set[Path] = set()
     for name in names:
         folder = chain.folder(name)
-        if fresh and name in restarted and folder not in ran:
+        if folder in restarted:
             shutil.rmtree(folder, ignore_errors=True)
-        ran.add(folder)
+            restarted.remove(folder)  # another stage may share it
         if _read_mark(folder).get("done"):
             _say(f"stage {name}: done")
             continue
@@ -48,7 +52,6 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
         _write_mark(chain, name, done=False)
         _run_stage(chain, name, corpus)
         _write_mark(chain, name, done=True)
-    return [name for name in names if name in chain.recipes][-1]
 
 
 def stage_table(chain: Chain, until: str = "") -> str:
@@ -72,9 +75,9 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
     if stage.kind == TRAIN:
         text = entries_text(chain.flat_entries(name), f"Stage {name} of {chain.path.name}")
         train_network(chain.recipes[name], folder, text, corpus)
-        save_model(float_model(folder / "checkpoint.pt", chain.recipes[name]), folder / MODEL_FILE)
+        save_model(trained_model(folder / CHECKPOINT, chain.recipes[name]), folder / MODEL_FILE)
         return
-    # the tools are above this package, and a recipe without such stages does without them
+    # the tools are imported where a stage needs them
     settings = entries[stage.kind]
     if stage.kind == "fetch":
         from streamkws.voices.fetch import fetch_teacher
@@ -84,17 +87,12 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
         from streamkws.voices.speakers import synthesize
 
         speakers, rest = settings["speakers"], {key: value for key, value in settings.items() if key != "speakers"}
-        synthesize(folder, n_speakers=speakers, keywords=_keywords(chain), **rest)
+        synthesize(folder, n_speakers=speakers, keywords=tuple(entries["keywords"]), show=_show_tenths, **rest)
     else:
         from streamkws.voices.mining import mine
 
         models = list(dict.fromkeys(settings["models"]))
-        mine(folder, **{**settings, "models": models})
-
-
-def _keywords(chain: Chain) -> tuple[str, ...]:
-    """The keywords of what the recipe makes in the end."""
-    return chain.recipes[chain.trained[-1]].model.keywords
+        mine(folder, **{**settings, "models": models}, show=_show_tenths)
 
 
 def _read_mark(folder: Path) -> dict[str, Any]:
@@ -153,6 +151,12 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 def _shown(value: Any) -> str:
     return "not given" if value is None else json.dumps(value)
+
+
+def _show_tenths(what: str, done: float, total: float) -> None:
+    """Print a line for each tenth of a tool's files. done, total: files, done one by one."""
+    if int(10 * done / total) > int(10 * (done - 1) / total):
+        _say(f"{what}: {done:.0f} of {total:.0f} files")
 
 
 def _say(text: str) -> None:

@@ -1,8 +1,8 @@
-"""An ensemble: trained networks whose mean posterior one network learns to give, besides what the labels say.
+"""An ensemble: trained networks whose mean posterior one network learns, beside the labels.
 
-Networks that learned alike make different mistakes, so their mean makes fewer; one that learns from the mean (Hinton et
-al., "Distilling the Knowledge in a Neural Network", 2015) keeps much of that at no cost when it runs. The ensemble
-hears each example once, before its time shift, gain and masks.
+Networks trained in similar ways make different mistakes, so their mean makes fewer; one that learns from the mean
+(Hinton et al., "Distilling the Knowledge in a Neural Network", 2015) keeps much of that at no cost when it runs. The
+ensemble computes its posteriors once per example, before the time shift, gain and masks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from torch import Tensor
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
 from streamkws.training.augment import at_positions
-from streamkws.training.network import KeywordNetwork, latest_checkpoint, load_network
+from streamkws.training.checkpoint import latest_checkpoint, load_network
+from streamkws.training.network import KeywordNetwork
 
 
 class Ensemble:
-    """Networks with the same keywords, front end and stride, none of which is trained any more.
+    """Trained networks with the same keywords, front end and stride; their weights stay as they are.
 
     Raises ConfigError where there is no network.
     """
@@ -34,10 +35,11 @@ class Ensemble:
 
     @classmethod
     def load(cls, places: Sequence[str | Path], learner: ModelConfig) -> Ensemble:
-        """Read the networks, each a run folder (its latest checkpoint) or a checkpoint.
+        """Read the networks from run folders (their latest checkpoints) or checkpoints.
 
-        learner: of the network that will learn from them. Raises ConfigError where a file cannot be read, or the
-        keywords, front end or stride of a network are not the learner's.
+        learner: the configuration of the network that will learn from them.
+        Raises ConfigError where a file cannot be read, or a network's keywords, front end or stride are not the
+        learner's.
         """
         members = []
         for place in places:
@@ -53,11 +55,11 @@ class Ensemble:
     def posteriors(self, features: npt.NDArray[np.floating], bfloat16: bool = False) -> npt.NDArray[np.float16]:
         """(B, T, F) log-mel to (B, T, K) float16: the mean of the networks' posteriors at every frame.
 
-        Between the frames that end a step they are interpolated. bfloat16: whether products are made of such numbers.
+        They are interpolated between the frames that end a step. bfloat16: whether products are computed in it.
         """
-        heard = torch.from_numpy(features.astype(np.float32))
+        inputs = torch.from_numpy(features.astype(np.float32))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            logits = [member(heard)[:, :, : len(member.config.keywords)].float() for member in self.members]
+            logits = [member(inputs)[:, :, : len(member.config.keywords)].float() for member in self.members]
         steps = torch.sigmoid(torch.stack(logits)).mean(0).numpy()
         stride = self.members[0].config.frame_stride
         positions = np.clip((np.arange(features.shape[1]) + 1) / stride - 1, 0, steps.shape[1] - 1)
@@ -65,10 +67,10 @@ class Ensemble:
 
 
 def ensemble_loss(logits: Tensor, posteriors: Tensor, right: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of a network's posteriors from an ensemble's: of all keywords, the mean of all steps.
+    """Kullback-Leibler divergence of a network's posteriors from an ensemble's, summed over keywords, mean over steps.
 
     logits: (B, S, K) float32, the network's. posteriors: (B, S, K) float32 in 0..1, the ensemble's. right: (B, K) bool,
-    of which keywords of an example; the others count as 0.
+    the keywords of an example that count; the others are 0.
     """
     entropy = torch.special.entr(posteriors) + torch.special.entr(1 - posteriors)
     cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, posteriors, reduction="none")

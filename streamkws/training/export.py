@@ -14,8 +14,8 @@ from streamkws.evaluation.thresholds import calibrate
 from streamkws.model import ROUNDING, Model
 from streamkws.model_file import save_model
 from streamkws.quantization import MAX_BITS
-from streamkws.training.dataset import ExampleMaker
-from streamkws.training.network import KeywordNetwork, load_network
+from streamkws.training.checkpoint import BEST, CHECKPOINT, load_network
+from streamkws.training.examples import ExampleMaker
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import load_recipe
 
@@ -37,24 +37,46 @@ def export(
     place = Path(run_folder)
     if recipe is None:
         recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
-    chosen = "best.pt" if recipe.export.early_stopping else "checkpoint.pt"
+    chosen = BEST if recipe.export.early_stopping else CHECKPOINT
     checkpoint = place / chosen if place.is_dir() else place
     root = Path(recipe.data.corpus if corpus is None else corpus)
-    network = _exported_network(checkpoint, recipe)
+    trained = trained_model(checkpoint, recipe)
+    models = _quantized(trained, recipe, root) if trained.config.is_float else [trained]
+    _print_errors(models)
+    if recipe.export.target_fa_per_h:
+        models = _with_thresholds(models, recipe, root)
+    out = Path(out_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    return [save_model(model, out / f"{recipe.name}.{model.config.bits}.safetensors") for model in models]
+
+
+def trained_model(checkpoint: Path, recipe: Recipe) -> Model:
+    """The model of a checkpoint, in the widths it was trained for, with the recipe's smoother and provenance."""
+    network = load_network(checkpoint)
+    settings = recipe.model.to_model_config(recipe.export.provenance)
+    network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
     if network.config.is_float:
-        full = Model.from_float(network.config, network.to_float_weights())
-        few = [pair for pair in recipe.export.bits if pair[0] < MAX_BITS]
-        examples = _examples(recipe, root, full) if few else []
-        text = f"codes chosen on {len(examples):,} training examples"
-        models = [full]
-        for pair in recipe.export.bits:
-            if pair in few and examples:
-                models.append(full.quantize(*pair, examples=examples).with_settings(provenance={ROUNDING: text}))
-            else:
-                models.append(full.quantize(*pair))
-    else:
-        models = [network.to_model()]
-    for index, layer in enumerate(network.config.layers):
+        return Model.from_float(network.config, network.to_float_weights())
+    return network.to_model()
+
+
+def _quantized(full: Model, recipe: Recipe, root: Path) -> list[Model]:
+    """A float32 model, then one for each pair of export.bits."""
+    few = [pair for pair in recipe.export.bits if pair[0] < MAX_BITS]
+    examples = _examples(recipe, root, full) if few else []
+    text = f"codes chosen on {len(examples):,} training examples"
+    models = [full]
+    for pair in recipe.export.bits:
+        if pair in few and examples:
+            models.append(full.quantize(*pair, examples=examples).with_settings(provenance={ROUNDING: text}))
+        else:
+            models.append(full.quantize(*pair))
+    return models
+
+
+def _print_errors(models: list[Model]) -> None:
+    """Print a line for each layer: its shape, and the relative error of its weights in each width."""
+    for index, layer in enumerate(models[0].config.layers):
         by_bits = {
             model.config.layers[index].weight_bits: model.config.weight_errors[index][0]
             for model in models
@@ -63,38 +85,24 @@ def export(
         errors = "  ".join(f"{bits} bits {100 * by_bits[bits]:.2f} %" for bits in sorted(by_bits, reverse=True))
         shape = f"{layer.n_outputs}x{layer.taps}x{layer.n_inputs}"
         print(f"layer {index}  {shape}  {'error ' + errors if errors else 'float32'}")
-    if recipe.export.target_fa_per_h:
-        snrs_db = (None, *recipe.export.noise_snrs_db)
-        evaluations = evaluate_models(models, root / recipe.data.validation, snrs_db)
-        for index, evaluation in enumerate(evaluations):
-            wanted = recipe.export
-            thresholds = calibrate(
-                evaluation,
-                wanted.target_fa_per_h,
-                wanted.threshold_margin,
-                wanted.lowest_threshold,
-                {name: wanted.noise_target_fa_per_h for name in evaluation.curves if name != CLEAN},
-                wanted.highest_threshold,
-            )
-            models[index] = models[index].with_settings(thresholds=thresholds)
-            print(models[index].config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))
-    out = Path(out_folder)
-    out.mkdir(parents=True, exist_ok=True)
-    return [save_model(model, out / f"{recipe.name}.{model.config.bits}.safetensors") for model in models]
 
 
-def float_model(checkpoint: Path, recipe: Recipe) -> Model:
-    """The float32 model of a checkpoint, without thresholds, for the stages that listen with it."""
-    network = _exported_network(checkpoint, recipe)
-    return Model.from_float(network.config, network.to_float_weights())
-
-
-def _exported_network(checkpoint: Path, recipe: Recipe) -> KeywordNetwork:
-    """The network of a checkpoint with the recipe's smoother and provenance."""
-    network = load_network(checkpoint)
-    settings = recipe.model.to_model_config(recipe.export.provenance)
-    network.config = replace(network.config, smoother=settings.smoother, provenance=settings.provenance)
-    return network
+def _with_thresholds(models: list[Model], recipe: Recipe, root: Path) -> list[Model]:
+    """The models with the thresholds that [export] asks for, set on the validation part; prints them."""
+    wanted, calibrated = recipe.export, []
+    evaluations = evaluate_models(models, root / recipe.data.validation, (None, *wanted.noise_snrs_db))
+    for model, evaluation in zip(models, evaluations, strict=True):
+        thresholds = calibrate(
+            evaluation,
+            wanted.target_fa_per_h,
+            wanted.threshold_margin,
+            wanted.lowest_threshold,
+            {name: wanted.noise_target_fa_per_h for name in evaluation.curves if name != CLEAN},
+            wanted.highest_threshold,
+        )
+        calibrated.append(model.with_settings(thresholds=thresholds))
+        print(model.config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))
+    return calibrated
 
 
 def _examples(recipe: Recipe, root: Path, model: Model) -> list[npt.NDArray[np.float32]]:

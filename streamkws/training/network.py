@@ -1,10 +1,7 @@
-"""KeywordNetwork: the torch twin of Model, with batch normalization, in float32 or with fake quantization."""
+"""KeywordNetwork: Model in torch, with batch normalization, in float32 or with fake quantization."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from streamkws.errors import ConfigError
-from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
-from streamkws.smoother import SmootherConfig
 from streamkws.training.fake_quant import QuantizationConfig, StaticRange, fake_quantize, fake_quantize_weights
 
 
@@ -45,7 +40,6 @@ class CausalLayer(nn.Module):
         self.padding = (config.taps - 1) * config.dilation - (stride - 1)
         self.quantizing, self.frozen = not config.is_float, False
         self.input_range: StaticRange | None = None
-        self.dropout = 0.0
         n_outputs = config.n_outputs + n_auxiliary
         self.conv = nn.Conv1d(
             config.n_inputs, n_outputs, config.taps, stride=stride, dilation=config.dilation, bias=last
@@ -62,8 +56,7 @@ class CausalLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, T) float32 to (B, O, T // stride) float32; a last layer gives logits."""
         x = self.quantize_input(x)
-        heard = nn.functional.dropout1d(x, self.dropout) if self.training and self.dropout else x
-        padded = nn.functional.pad(heard, (self.padding, 0))
+        padded = nn.functional.pad(x, (self.padding, 0))
         if self.norm is not None and self.training and not self.frozen:
             y: Tensor = self.norm(self._convolve(padded, self.quantize_weights(self.conv.weight), None))
         else:
@@ -167,11 +160,6 @@ class KeywordNetwork(nn.Module):
         for layer in self.causal_layers:
             layer.frozen = True
 
-    def drop(self, share: float) -> None:
-        """Leave out, in training, this share of the channels that layers after the first take in, residuals apart."""
-        for layer in self.causal_layers[1:]:
-            layer.dropout = share
-
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, F) float32 log-mel to (B, S, K + n_auxiliary) float32 logits, S = T // frame_stride."""
         x = ((features - self.feature_mean) * self.feature_scale).transpose(1, 2)
@@ -247,48 +235,3 @@ class KeywordNetwork(nn.Module):
             [layer.activation_bits for layer in layers],
             self.quantization.weight_ranges,
         )
-
-
-def config_to_json(config: ModelConfig) -> str:
-    """A ModelConfig as text, for a checkpoint."""
-    return json.dumps(asdict(config))
-
-
-def config_from_json(text: str) -> ModelConfig:
-    """The ModelConfig that config_to_json wrote."""
-    entries: dict[str, Any] = json.loads(text)
-    return ModelConfig(
-        keywords=tuple(entries["keywords"]),
-        layers=tuple(LayerConfig(**layer) for layer in entries["layers"]),
-        frontend=FrontEndConfig(**entries["frontend"]),
-        smoother=SmootherConfig(**entries["smoother"]),
-        frame_stride=entries["frame_stride"],
-        thresholds=entries["thresholds"],
-        durations_s=entries["durations_s"],
-        provenance=entries["provenance"],
-    )
-
-
-def latest_checkpoint(place: str | Path) -> Path:
-    """The latest checkpoint of a run folder; any other path is a checkpoint itself."""
-    path = Path(place)
-    return path / "checkpoint.pt" if path.is_dir() else path
-
-
-def load_network(checkpoint: str | Path) -> KeywordNetwork:
-    """The network of a checkpoint (its averaged weights), ready for use and quantizing where its layers have bits.
-
-    Raises ConfigError where the file is missing, damaged or no checkpoint.
-    """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise ConfigError(f"expected a checkpoint, found no file {path}")
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-        settings = entries.get("quantization")
-        quantization = QuantizationConfig(**settings) if settings else None
-        network = KeywordNetwork(config_from_json(entries["model_config"]), entries["n_auxiliary"], quantization)
-        network.load_state_dict(entries["average"])
-    except Exception as error:  # torch.load raises whatever pickle, zip and the tensors inside raise
-        raise ConfigError(f"expected a checkpoint of this trainer, {path} is damaged or another file") from error
-    return network.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.recipe import TrainingConfig
 from streamkws.training.recipe_file import build
 
@@ -37,7 +37,7 @@ def data_text(stages: Sequence[tuple[str, dict[str, Any]]], sources: dict[str, t
 
 
 def training_text(stages: Sequence[tuple[str, str, dict[str, Any]]], held_out: str) -> str:
-    """How the last of some stages came about: the networks it goes on from, and the others it learned from.
+    """How the last of some stages was trained: the networks before it, and the others that it learned from.
 
     stages: name, kind and entries of each, in order; those that do not train are passed over. held_out: the part of the
     corpus whose recordings of the keywords none of them trained on, "" for none.

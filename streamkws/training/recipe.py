@@ -11,7 +11,7 @@ from streamkws.layers import LayerConfig
 from streamkws.model import ModelConfig
 from streamkws.smoother import SmootherConfig
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig, valid_widths
 
 
@@ -62,7 +62,7 @@ class NetworkConfig:
     ) -> ModelConfig:
         """The ModelConfig without durations and thresholds.
 
-        quantization: what gives the layers their widths (but for those with their own); None: all are float32.
+        quantization: widths of the layers that have none of their own; None: all layers are float32.
         """
         layers, n_inputs = [], self.n_mels
         for layer in self.layers:
@@ -99,26 +99,24 @@ class TrainingConfig:
     """The [training] section.
 
     start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; "": from scratch.
-    steps, max_minutes: training ends, its learning rate at learning_rate_end, at whichever comes first; 0 minutes = no
-        limit.
-    batch: examples per step. reuse: how often an example is used on average. pool: examples at hand to draw from.
-    hard_share: part of a batch drawn in proportion to the highest loss that an absent keyword had in an example when it
-        was last used.
-    dropout: part of the inputs of every layer but the first that is left out, whole channels of an example at a time.
-    learning_rate, warmup_steps, weight_decay, gradient_clip: AdamW. learning_rate_end: where the cosine ends, be it
-        higher; above 0, averaged weights do what annealing does, with less learning by heart. average_decay: of that
-        average.
+    steps, max_minutes: training ends, its learning rate at learning_rate_end, after these steps or minutes, whichever
+        come first; 0 minutes: no limit.
+    batch: examples per step. reuse: how often an example is used on average. pool: how many examples are drawn from.
+    hard_share: part of a batch drawn in proportion to the examples' difficulty: the highest loss that an absent keyword
+        had in an example when it was last used.
+    learning_rate, warmup_steps, weight_decay, gradient_clip: of AdamW. learning_rate_end: last value of the cosine; it
+        may be the higher one. Above 0, averaging the weights does what annealing does, with less overfitting.
+    average_decay: of the weights' moving average, which is the trained network.
     smoothing_steps: the moving average over the logits under the maximum.
     positive_weight, negative_weight, auxiliary_weight: of the losses of keywords present, absent, other outputs.
     teacher_weight: of the error in predicting a teacher's embeddings (data.teacher).
-    ensemble: run folders or checkpoints of networks whose mean posterior is learned, too; none without any.
+    ensemble: run folders or checkpoints of networks whose mean posterior is learned, too.
     ensemble_weight: of the divergence from it.
     ensemble_heard: posterior, somewhere in an example, from which the ensemble hears a keyword; where it does not hear
         one that is present, or hears one that is absent, the labels alone teach that keyword. 0: they never do.
-    focal: exponent that makes easy examples count less; 0 is plain cross-entropy.
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
-    bfloat16: whether the products in full precision are made of bfloat16 numbers, nearly twice as fast where the
-        processor has them; what it costs in accuracy is open. Quantized training keeps float32.
+    bfloat16: whether products in full precision are computed in bfloat16, nearly twice as fast where the processor has
+        it; what it costs in accuracy is open. Quantized training keeps float32.
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
@@ -129,7 +127,6 @@ class TrainingConfig:
     reuse: float = 3.0
     pool: int = 3072
     hard_share: float = 0.0
-    dropout: float = 0.0
     learning_rate: float = 3e-3
     learning_rate_end: float = 0.0
     warmup_steps: int = 300
@@ -144,7 +141,6 @@ class TrainingConfig:
     ensemble: tuple[str, ...] = ()
     ensemble_weight: float = 20.0
     ensemble_heard: float = 0.0
-    focal: float = 0.0
     frame_weight: float = 0.2
     bfloat16: bool = False
     threads: int = 1
@@ -161,8 +157,6 @@ class TrainingConfig:
             raise ConfigError(f"expected training.reuse of at least 1, got {self.reuse}")
         if not 0 <= self.hard_share <= 1:
             raise ConfigError(f"expected training.hard_share in 0..1, got {self.hard_share}")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"expected training.dropout from 0 to below 1, got {self.dropout}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
         if not all(isinstance(place, str) for place in self.ensemble):
@@ -173,7 +167,7 @@ class TrainingConfig:
             raise ConfigError(f"expected training.average_decay in 0..1, got {self.average_decay}")
         for name in (
             "max_minutes", "learning_rate", "learning_rate_end", "warmup_steps", "weight_decay", "gradient_clip",
-            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight", "focal",
+            "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight",
             "frame_weight", "seed", "validate_steps", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
@@ -191,11 +185,11 @@ class ExportConfig:
     early_stopping: whether the model is the checkpoint that missed least on the validation part without a false accept,
         not the latest.
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
-    noise_snrs_db, noise_target_fa_per_h: false accepts per hour besides, where noise is mixed into that part at each of
-        these signal-to-noise ratios.
+    noise_snrs_db, noise_target_fa_per_h: signal-to-noise ratios at which noise is mixed into that part, and the false
+        accepts per hour in each such mix that the thresholds also keep to.
     threshold_margin: how much further each is raised, on the logit axis.
-    lowest_threshold, highest_threshold: none is set below and above these. A highest one keeps a keyword from being
-        deaf to people for the sake of one sound that all but is the keyword, at the price of that false accept.
+    lowest_threshold, highest_threshold: limits of all thresholds. The highest one accepts a false accept by a sound
+        that is almost the keyword, where excluding it would miss many people.
     provenance: text for the file.
     """
 
@@ -256,7 +250,7 @@ class Recipe:
         if quantization.activation_ranges != "frame":
             raise ConfigError(
                 f'expected quantization.activation_ranges = "frame", got {quantization.activation_ranges!r}, '
-                "a baseline of bench/quantization.py that the runtime does not have"
+                "a baseline for experiments that the runtime does not have"
             )
         if self.model.to_model_config({}, quantization).is_float:
             raise ConfigError("expected [quantization] to quantize a layer, got 32 bits in all")

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamkws.errors import ConfigError
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import DataConfig
+from streamkws.training.data import DataConfig
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.recipe import ExportConfig, HiddenLayer, NetworkConfig, Recipe, TrainingConfig
 

@@ -47,7 +47,7 @@ from streamkws.training.recipe_file import (
 )
 
 MODEL_FILE = "model.safetensors"
-"""A trained stage's network in float32, for the stages that listen with it."""
+"""A trained stage's model, for the stages that listen with it."""
 TRAIN = "train"
 REFERENCES = (
     ("data", "teacher", "fetch"),
@@ -98,8 +98,10 @@ KINDS = (TRAIN, *TOOLS)
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its entries, all inherited ones included, as tables by section; a tool has one section, its kind.
+    """A stage.
 
+    entries: all that it is made by, what it inherits included, as tables by section. A tool has one section, its kind;
+        voices also the keywords.
     needs: the earlier stages that the entries name.
     """
 
@@ -169,6 +171,9 @@ class Chain:
         else:
             build(TOOLS[kind], own, f"stage {name!r}")
             entries = {kind: own}
+            if kind == "voices":
+                model = shared.get("model")
+                entries["keywords"] = model.get("keywords") if isinstance(model, dict) else None
         needs: list[str] = []
 
         def note(value: str, where: str, wanted: str) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from streamkws.errors import ConfigError, MissingExtraError
 
@@ -21,7 +20,7 @@ F32 = npt.NDArray[np.float32]
 N_EMBEDDING = 96
 """Length of an embedding."""
 WINDOW_FRAMES, HOP_FRAMES, N_MELS = 76, 8, 32
-"""An embedding hears 76 frames of 10 ms; there is one every 8 frames."""
+"""An embedding covers 76 frames of 10 ms; there is one every 8 frames."""
 PEAK = 8000.0
 GREATEST_GAIN = 30.0
 """Examples get this peak (of 32768), by this gain at most: the teacher learned from speech at a usual level."""
@@ -69,23 +68,3 @@ class SpeechEmbedding:
     def ends(n_embeddings: int) -> npt.NDArray[np.int16]:
         """The frame of 10 ms that each embedding ends with, (E,) int16."""
         return (HOP_FRAMES * np.arange(n_embeddings) + WINDOW_FRAMES - 1).astype(np.int16)
-
-
-def teacher_loss(predicted: torch.Tensor, embeddings: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of predicted embeddings.
-
-    predicted: (B, S, 96) float32. embeddings: (B, E, 96) float32, normalized. ends: (B, E) int64, the step of
-    each; those outside of the example do not count.
-    """
-    inside = (ends >= 0) & (ends < predicted.shape[1])
-    steps = ends.clamp(0, predicted.shape[1] - 1)
-    rows = torch.arange(len(predicted))[:, None]
-    errors = ((predicted[rows, steps] - embeddings) ** 2).mean(2)
-    return (errors * inside).sum() / inside.sum().clamp(min=1)
-
-
-def moments(embeddings: npt.NDArray[np.floating]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and inverse deviation of embeddings (..., 96), (96,) float32 each, to normalize them by."""
-    flat = embeddings.reshape(-1, N_EMBEDDING).astype(np.float64)
-    mean, scale = flat.mean(0), 1 / np.maximum(flat.std(0), 1e-3)
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))

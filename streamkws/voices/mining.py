@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamkws.corpus import read_segment_rows
 from streamkws.detector import Detector
 from streamkws.errors import ConfigError
 from streamkws.model import Model
@@ -78,8 +79,6 @@ def mine(
     Raises ConfigError for a setting or a folder that is no set, ModelFileError for a model, MissingExtraError where
     espeak-ng is missing, OSError where the folder cannot be written.
     """
-    from streamkws.training.dataset import read_rows  # which needs the extra train
-
     folder, n_processes = Path(folder), n_processes or os.cpu_count() or 1
     if min(hours, foreign_hours) < 0 or n_processes < 1 or not 0 < score < 1:
         raise ConfigError("expected hours of 0 or more, at least one process, and a score between 0 and 1")
@@ -89,7 +88,7 @@ def mine(
     if len({load_model(name).keywords for name in names}) > 1:
         raise ConfigError(f"expected models with the same keywords, got {', '.join(names)}")
     for place in sets:
-        read_rows(Path(place))
+        read_segment_rows(Path(place))
     if hours or foreign_hours:
         require_espeak()
     table = SegmentTable(folder)
@@ -160,7 +159,7 @@ def foreign_hour(number: int) -> Iterator[tuple[str, F32]]:
 
 def recorded(folder: Path, keywords: Sequence[str]) -> Iterator[tuple[str, F32]]:
     """A set, file by file; the kind is its name. Where a keyword is said there is silence."""
-    from streamkws.training.dataset import read_segments
+    from streamkws.training.recordings import read_segments
 
     one = read_segments(folder)
     for index, file in enumerate(one.files):

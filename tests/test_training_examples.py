@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from synthetic_corpus import KEYWORDS, write_part
 
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig
-from streamkws.training import dataset
+from streamkws.training import recordings
 from streamkws.training.augment import AugmentConfig
-from streamkws.training.dataset import DataConfig, ExampleMaker
+from streamkws.training.data import DataConfig
+from streamkws.training.examples import ExampleMaker
 
 FRONTEND = FrontEndConfig(n_mels=20, window="hann", energy_floor=1e-9)
 DATA = DataConfig(
@@ -86,58 +86,32 @@ def test_a_keyword_lies_inside_and_its_region_is_where_its_energy_is(part):
     assert inside > 35
 
 
+def test_onsets_follow_the_speed(part):
+    fast = replace(PLAIN, speed_share=1.0, speed_min=0.75, speed_max=1.25)
+    one = maker(part, replace(DATA, keyword_share=0.99, partial_share=0.0), fast)
+    late = []
+    for index in range(40):
+        example = one.make(index)
+        present = np.flatnonzero(example.targets[:2] == 1)
+        loud = np.flatnonzero(example.features.max(1) > example.features.max() - 4)
+        late += [int(loud.min() - example.onset[output]) for output in present]
+    assert len(late) > 35 and max(map(abs, late)) <= 12
+
+
+def test_a_room_holds_its_direct_path(part):
+    sound = maker(part, augmentation=replace(PLAIN, room_share=1.0)).perturbation
+    for seed in range(5):
+        response = np.fft.irfft(sound._gains(np.random.default_rng(seed)))
+        assert response[0] == pytest.approx(1.0, abs=0.01)
+        assert np.abs(response[24:]).max() > 1e-3  # and reverberation
+
+
 def test_part_of_a_keyword_is_no_keyword(part):
     one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.99), PLAIN)
     examples = [one.make(index) for index in range(30)]
     assert not any((example.targets[:2] != 0).any() for example in examples)
     lengths = [np.sum(example.features.max(1) > example.features.max() - 4) for example in examples]
     assert np.median(lengths) < 36  # of some 60 frames
-
-
-def test_a_word_heard_elsewhere_is_where_it_is_heard(monkeypatch):
-    clock = SimpleNamespace(end_s=lambda step: step / 100)
-    model = SimpleNamespace(name="ears", keywords=("x", *KEYWORDS), config=SimpleNamespace(clock=clock))
-    samples = np.zeros(48000, np.int16)
-    clips = [dataset.Clip(samples, keyword, "s", 8000, 16000) for keyword in (0, 1, 1, 1)]
-    heard = iter([(1, 95, 0.9), (2, 250, 0.9), (2, 250, 0.4), (2, 30, 0.9)])  # column, hundredths of a second, score
-
-    def posteriors(samples, model):
-        assert samples.size == 48000 + 8000
-        scores = np.zeros((350, 3), np.float32)
-        column, step, score = next(heard)
-        scores[step, column] = score
-        return scores
-
-    monkeypatch.setattr(dataset, "posteriors", posteriors)
-    placed = dataset.located(clips, KEYWORDS, model)
-    assert [(clip.start, clip.end) for clip in placed] == [(8000, 16000), (32000, 40000), (8000, 16000), (0, 4800)]
-    with pytest.raises(ConfigError, match=r"expected data.aligner to know 'down', ears knows go up"):
-        dataset.located(clips, KEYWORDS, SimpleNamespace(name="ears", keywords=("go up",)))
-
-
-def test_keywords_are_said_in_other_voices_each_made_once(part, monkeypatch):
-    made = []
-
-    def in_another_voice(rng, samples, lowest_hz, highest_hz):
-        made.append(rng.integers(1 << 30))
-        return samples.astype(np.float32)[::-1]
-
-    monkeypatch.setattr(dataset, "in_another_voice", in_another_voice)
-    monkeypatch.setattr(dataset, "vocoder", lambda: None)
-    data = replace(DATA, keyword_share=0.99, partial_share=0.0)
-    one = maker(part, data, replace(PLAIN, voice_share=1.0, n_voices=2))
-    features = [one.make(index).features for index in range(150)]
-    assert len(made) == len(set(made)) == len(one.voices) == 2 * len(one.clips)
-    np.testing.assert_array_equal(maker(part, data, one.augmentation).make(7).features, features[7])
-    assert not np.array_equal(maker(part, data, PLAIN).make(7).features, features[7])
-
-
-def test_a_collage_is_loud_and_no_keyword(part):
-    one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.0, collage_share=0.99), PLAIN)
-    examples = [one.make(index) for index in range(20)]
-    assert not any((example.targets == 1).any() for example in examples)
-    quiet = one.frontends[0].push(np.zeros(3200, np.int16)).mean()
-    assert np.median([example.features.mean() for example in examples]) > quiet + 3
 
 
 def test_noise_is_heard(part):
@@ -190,9 +164,9 @@ def test_recordings_are_left_out_by_name(part):
 
 
 def test_labels_and_kinds_of_sets(part):
-    assert dataset.auxiliary_labels([part], ("words",)) == ("words/high", "words/low", "words/mid")
-    assert dataset.read_segments(part / "words").single_words
-    assert not dataset.read_segments(part / "speech").single_words
+    assert recordings.auxiliary_labels([part], ("words",)) == ("words/high", "words/low", "words/mid")
+    assert recordings.read_segments(part / "words").single_words
+    assert not recordings.read_segments(part / "speech").single_words
 
 
 def test_more_parts_are_trained_on_together(part, tmp_path):
@@ -204,12 +178,12 @@ def test_more_parts_are_trained_on_together(part, tmp_path):
         table.write(row)
     one = maker(tmp_path / "train", replace(DATA, also_train=("dev",)))
     alone = maker(tmp_path / "train")
-    assert len(one.clips) == 2 * len(alone.clips) and len(one.rooms) == 2 * len(alone.rooms)
+    assert len(one.clips) == 2 * len(alone.clips) and len(one.perturbation.rooms) == 2 * len(alone.perturbation.rooms)
     assert [len(groups) for groups in one.by_speaker] == [2 * len(groups) for groups in alone.by_speaker]
     speech, words, _ = one.negatives
     assert len(speech.files) == 2 and len(words.files) == 2
     assert [segment.file for segment in words.segments] == [0] * 4 + [1] * 5
-    theirs = dataset.read_segments(tmp_path / "dev" / "words")
+    theirs = recordings.read_segments(tmp_path / "dev" / "words")
     np.testing.assert_array_equal(words.files[1], theirs.files[0])
     assert "words/deep" in one.outputs and one.n_outputs == alone.n_outputs + 1
     assert one.make(0).targets.shape == (6,)
@@ -223,7 +197,7 @@ def test_keywords_alone_of_another_part(part, tmp_path):
     assert len(one.clips) == 2 * len(alone.clips) and one.outputs == alone.outputs
     assert [len(groups) for groups in one.by_speaker] == [2 * len(groups) for groups in alone.by_speaker]
     assert [len(given.files) for given in one.negatives] == [len(given.files) for given in alone.negatives]
-    assert len(one.rooms) == len(alone.rooms)
+    assert len(one.perturbation.rooms) == len(alone.perturbation.rooms)
     both = maker(tmp_path / "train", replace(DATA, also_train=("dev",), also_keywords=("dev",)))
     assert len(both.clips) == 2 * len(alone.clips)
 
@@ -239,55 +213,14 @@ def test_a_set_outside_the_corpus(part, tmp_path):
         auxiliary=("words", outside),
     )
     one = maker(part, data)
-    assert [given.name for given in one.negatives] == list(data.negatives) and one.noises == one.negatives[2:]
+    assert [given.name for given in one.negatives] == list(data.negatives)
+    assert one.perturbation.noises == one.negatives[2:]
     labels = [label.removeprefix(f"{tmp_path}/") for label in one.outputs]
     assert labels == ["words/high", "words/low", "words/mid"] * 2 and one.n_outputs == 2 + 6
     present = (np.stack([one.make(index).targets for index in range(150)]) == 1).any(0)
     assert present.all()
     with pytest.raises(ConfigError, match=r"expected a set of long files with .*none"):
         maker(part, replace(DATA, negatives={"speech": 1.0, "hiss": 1.0, f"{tmp_path}/none": 1.0}))
-
-
-def test_producer_hands_out_numbered_blocks(part):
-    class Stop(BaseException):
-        pass
-
-    class Queue(list):
-        def put(self, message, timeout):
-            self.append(message)
-            if len(self) == 3:
-                raise Stop
-
-    queue = Queue()
-    config = dataset.ProducerConfig(str(part), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, first=4, block=3)
-    with pytest.raises(Stop):
-        dataset.produce(config, queue)
-    assert [name for name, _ in queue] == ["ready", "block", "block"]
-    np.testing.assert_array_equal(queue[2][1][0][1], maker(part).make(8).features)
-
-
-def test_producer_reports_what_went_wrong(tmp_path):
-    queue = type("Queue", (list,), {"put": lambda self, message, timeout: self.append(message)})()
-    dataset.produce(dataset.ProducerConfig(str(tmp_path), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, 0, 3), queue)
-    ((name, text),) = queue
-    assert name == "error" and text.startswith("ConfigError: expected recordings of 'go up' in ")
-
-
-def test_unusable_files_are_named(tmp_path):
-    wrong = tmp_path / "stereo.wav"
-    soundfile.write(wrong, np.zeros((100, 2)), 44100)
-    assert abs(dataset.read_samples(wrong).size - 100 * 16000 / 44100) <= 2
-    (tmp_path / "up").mkdir()
-    text = tmp_path / "up" / "0_a.wav"
-    text.write_text("no audio")
-    with pytest.raises(ConfigError, match=r"expected recordings of 'up' in .*, found none"):
-        dataset.read_wakewords(tmp_path, ("up",))
-    soundfile.write(tmp_path / "up" / "0_b.wav", np.zeros(16000), 16000)
-    clips, unusable = dataset.read_wakewords(tmp_path, ("up",))
-    assert len(clips) == len(unusable) == 1
-    assert unusable[0].startswith(f"{text}: cannot be read as wav")
-    with pytest.raises(ConfigError, match=r"expected a set of long files with .*segments.csv, found no such file"):
-        dataset.read_segments(tmp_path)
 
 
 def test_unusable_impulse_responses_are_named(part, tmp_path):
@@ -301,19 +234,12 @@ def test_unusable_impulse_responses_are_named(part, tmp_path):
         maker(tmp_path / "part")
 
 
-def test_segments_beyond_their_file(part, tmp_path):
-    soundfile.write(tmp_path / "a.flac", np.zeros(1000), 16000)
-    (tmp_path / "segments.csv").write_text("file,start,end,label,speaker,source\na.flac,0,5000,x,,\n")
-    with pytest.raises(AudioError, match=r"expected segment 0\.\.5000 inside .*a.flac, which has 1000 samples"):
-        dataset.read_segments(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
         ({"negatives": {}}, "expected data.negatives to give sets a share"),
         ({"crop_s": 3.0}, "expected data.crop_s in 0.5..2.0 seconds, got 3.0"),
-        ({"keyword_share": 0.95}, "keyword_share . data.partial_share . data.collage_share below 1"),
+        ({"keyword_share": 0.95}, "keyword_share . data.partial_share below 1"),
         ({"word_pair_share": 2.0}, "expected data.word_pair_share in 0..1, got 2.0"),
         ({"min_tail_s": 1.5}, "expected data.min_tail_s from 0 to half of crop_s, got 1.5"),
     ],

@@ -1,0 +1,235 @@
+"""Training examples from a part of the corpus: example number i depends on the seed and i alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.audio import SAMPLE_RATE
+from streamkws.frontend import FrontEndConfig
+from streamkws.model_file import load_model
+from streamkws.training import augment
+from streamkws.training.augment import F32, AugmentConfig
+from streamkws.training.blocks import Example
+from streamkws.training.data import SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
+from streamkws.training.recordings import (
+    Clip,
+    SegmentSet,
+    aligned,
+    auxiliary_labels,
+    clips_by_speaker,
+    joined,
+    read_rooms,
+    read_segments,
+    read_synthetic,
+    read_wakewords,
+    segments_by_label,
+)
+from streamkws.training.sound import N_FFT, Perturbation, put, stretch_of_speech
+from streamkws.training.teacher import SpeechEmbedding
+
+
+@dataclass
+class _Canvas:
+    """An example in the making, in the time of the source (before the change of speed).
+
+    samples: (n,) float32. words: what was put where: output, start, end in samples; cut: outputs that are unknown.
+    """
+
+    samples: F32
+    words: list[tuple[int, int, int]] = field(default_factory=list)
+    cut: list[int] = field(default_factory=list)
+
+
+class ExampleMaker:
+    """Makes training examples from a part of the corpus.
+
+    Each is a pure function of (seed, its number): the same after a restart, whatever was made before it.
+    """
+
+    def __init__(
+        self,
+        part: Path,
+        keywords: tuple[str, ...],
+        data: DataConfig,
+        augmentation: AugmentConfig,
+        frontend: FrontEndConfig,
+        seed: int,
+    ) -> None:
+        self.data, self.augmentation, self.seed = data, augmentation, seed
+        self.keywords = keywords
+        parts = parts_of(part, data)
+        self.clips, self.unusable = self.read_clips(keyword_parts(part, data))
+        if data.aligner:
+            self.clips = aligned(self.clips, keywords, load_model(data.aligner))
+        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
+        sets = {name: joined(name, [read_segments(place) for place in set_folders(parts, name)]) for name in names}
+        synthetic: list[Clip] = []
+        if data.synthetic:
+            synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)
+        self.negatives = [sets[name] for name in data.negatives]
+        self.negative_shares = list(data.negatives.values())
+        noises = [sets[name] for name in data.noise]
+        self.speech = [sets[name] for name in data.negatives if name not in data.noise]
+        labels = auxiliary_labels(parts, data.auxiliary)
+        self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
+        self.n_outputs = len(keywords) + len(labels)
+        self.by_speaker = [clips_by_speaker(self.clips, index) for index in range(len(keywords))]
+        self.synthetic_by_speaker = [clips_by_speaker(synthetic, index) for index in range(len(keywords))]
+        self.by_label = {id(one): segments_by_label(one) for one in self.negatives}
+        self.lengths = augment.speed_lengths(N_FFT, augmentation.speed_min, augmentation.speed_max)
+        self.hop = frontend.hop_samples
+        self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
+        self.perturbation = Perturbation(
+            augmentation,
+            frontend,
+            self.n_frames,
+            noises,
+            self.speech,
+            [room for place in parts for room in read_rooms(place / data.impulse_responses, N_FFT)],
+            SpeechEmbedding(data.teacher) if data.teacher else None,
+            data.teacher_clean,
+        )
+        self.perturbation.make_coloured_noise(np.random.default_rng([seed, 0]))
+
+    def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
+        """The recordings of the keywords, and a line for each that is unusable."""
+        clips: list[Clip] = []
+        unusable: list[str] = []
+        for part in parts:
+            found, lines = read_wakewords(part / self.data.wakewords, self.keywords, self.data.exclude)
+            if part != parts[0]:  # an unknown speaker of one part is none of another's
+                found = [replace(clip, speaker=f"{part.name}/{clip.speaker}") for clip in found]
+            clips += found
+            unusable += lines
+        return clips, unusable
+
+    def durations_s(self) -> dict[str, float]:
+        """The typical duration of each keyword: the median over its recordings, in seconds."""
+        return {
+            keyword: round(
+                float(np.median([clip.end - clip.start for clip in self.clips if clip.keyword == index])) / SAMPLE_RATE,
+                3,
+            )
+            for index, keyword in enumerate(self.keywords)
+        }
+
+    def make(self, index: int) -> Example:
+        """Training example number index."""
+        rng = np.random.default_rng([self.seed, 1, index])
+        length = N_FFT
+        if rng.random() < self.augmentation.speed_share:
+            length = int(rng.choice(self.lengths))
+        speed = N_FFT / length
+        n_source = int(np.ceil(self.perturbation.n_samples * speed))
+
+        kind = rng.random()
+        if kind < self.data.keyword_share:
+            canvas = self._keyword(rng, n_source, partial=False)
+        elif kind < self.data.keyword_share + self.data.partial_share:
+            canvas = self._keyword(rng, n_source, partial=True)
+        else:
+            one = self.negatives[augment.pick(rng, self.negative_shares)]
+            canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
+
+        features, embeddings = self.perturbation.perturb(rng, canvas.samples, length)
+        return self._label(canvas, features, embeddings, speed)
+
+    def _label(self, canvas: _Canvas, features: F32, embeddings: npt.NDArray[np.float16], speed: float) -> Example:
+        targets = np.zeros(self.n_outputs, np.int8)
+        onset = np.zeros(self.n_outputs, np.int16)
+        first = np.zeros(self.n_outputs, np.int16)
+        for output, start, end in reversed(canvas.words):
+            targets[output] = 1
+            onset[output] = max(0, round(start / speed / self.hop))
+            first[output] = min(self.n_frames - 20, max(0, round((start + end) / 2 / speed / self.hop)))
+        for output in canvas.cut:
+            if targets[output] == 0:
+                targets[output] = -1
+        return Example(features, targets, onset, first, embeddings, SpeechEmbedding.ends(len(embeddings)))
+
+    def _keyword(self, rng: np.random.Generator, n_source: int, partial: bool) -> _Canvas:
+        """A keyword at a random place, wholly inside; or the first or last part of one, which is none."""
+        keyword = int(rng.integers(len(self.keywords)))
+        speakers = self.by_speaker[keyword]
+        synthetic = bool(self.synthetic_by_speaker[keyword]) and rng.random() < self.data.synthetic_share
+        if synthetic:
+            speakers = self.synthetic_by_speaker[keyword]
+        clips = speakers[int(rng.integers(len(speakers)))]
+        clip = clips[int(rng.integers(len(clips)))]
+        start, end = clip.start, clip.end
+        first, last = 0, clip.samples.size  # what is taken of the clip
+        if partial:
+            length = int((end - start) * rng.uniform(0.35, 0.55))
+            if rng.random() < 0.5:
+                last = end = start + length
+            else:
+                first = start = end - length
+        context = rng.random() < self.augmentation.context_share * (2 if partial else 1)
+        if context or rng.random() < 0.15:
+            margin = int(rng.uniform(0.02, 0.15) * SAMPLE_RATE)
+            first, last = max(first, start - margin), min(last, end + margin)
+
+        tail = round(self.data.min_tail_s * SAMPLE_RATE)
+        shift = self.augmentation.shift_frames * self.hop  # at each use as much is cut off, from either end
+        earliest, latest = shift + (end - start), n_source - shift - tail
+        place = round(rng.uniform(earliest, latest)) if latest > earliest else n_source - shift - 1600
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        offset = place - end  # from the clip's time to the canvas'
+        put(canvas.samples, augment.faded(clip.samples[first:last]), first + offset)
+        if context:
+            self._context(rng, canvas.samples, first + offset, last + offset)
+        if not partial:
+            canvas.words.append((keyword, start + offset, end + offset))
+        return canvas
+
+    def _context(self, rng: np.random.Generator, samples: F32, first: int, last: int) -> None:
+        """Put other speech right before samples[first:last], right after it, or both."""
+        sides = int(rng.integers(3))
+        peak = float(np.abs(samples).max())
+        for size, position in ((first, 0), (samples.size - last, last)):
+            if size > 800 and sides != (0 if position else 1):
+                speech = stretch_of_speech(rng, self.speech, size)
+                loudest = float(np.abs(speech).max())
+                if loudest > 0:
+                    gain = peak / loudest * 10 ** (rng.uniform(-10, 3) / 20)
+                    put(samples, augment.faded(speech) * np.float32(gain), position)
+
+    def _stretch(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """A stretch of running speech or noise around a random point of a random segment."""
+        segment = one.segments[int(rng.integers(len(one.segments)))]
+        centre = int(rng.integers(segment.start, segment.end))
+        file = one.files[segment.file]
+        start = int(np.clip(centre - n_source // 2, 0, max(0, file.size - n_source)))
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        put(canvas.samples, augment.faded(file[start : start + n_source]), 0)
+        return canvas
+
+    def _words(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """Single words at random places, with their auxiliary labels: one, or as many as fit, parts of some."""
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        several = rng.random() < self.data.word_pair_share
+        groups = self.by_label[id(one)]
+        position = int(rng.uniform(-0.5, 0.8 if several else 1.0) * SAMPLE_RATE)
+        while position < n_source:
+            group = groups[int(rng.integers(len(groups)))]
+            segment = group[int(rng.integers(len(group)))]
+            word = one.files[segment.file][segment.start : segment.end]
+            if several and rng.random() < 0.3:  # closer together than the recordings are
+                start, end = augment.speech_region(word)
+                word = word[start:end]
+            put(canvas.samples, augment.faded(word), position)
+            output = self.outputs.get(f"{one.name}/{segment.label}")
+            if output is not None:
+                margin = word.size // 5
+                if position >= -margin and position + word.size <= n_source - 2400 + margin:
+                    canvas.words.append((output, position, position + word.size))
+                else:
+                    canvas.cut.append(output)
+            position += word.size + int(rng.uniform(0, 0.2) * SAMPLE_RATE)
+            if not several:
+                break
+        return canvas

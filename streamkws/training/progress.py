@@ -1,0 +1,64 @@
+"""How training gets on: a bar or lines for a person, log.jsonl for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Report:
+    """Progress for a person (a bar in a terminal, else lines, on standard error), and log.jsonl, a line per entry."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.file = path.open("w" if fresh else "a", encoding="utf-8")
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))
+        self.progress = Progress(*columns, TimeElapsedColumn(), console=console) if console.is_terminal else None
+        if self.progress:
+            self.progress.start()
+            self.task = self.progress.add_task("reading the corpus", total=1.0)
+
+    def say(self, text: str) -> None:
+        """A line for the person."""
+        if self.progress:
+            self.progress.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def log(self, entry: dict[str, Any], completed: float) -> None:
+        """Log an entry, a figure by name; completed: 0..1, how far training is."""
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+        text = "  ".join(f"{key} {value:.4g}" for key, value in entry.items() if not key.startswith("miss "))
+        misses = "  ".join(f"{key[5:]} {100 * value:.1f} %" for key, value in entry.items() if key.startswith("miss "))
+        if misses:
+            self.say(f"{text}  miss: {misses}")
+        elif self.progress:
+            self.progress.update(
+                self.task, completed=completed, description=f"step {entry['step']} loss {entry['loss']:.3f}"
+            )
+        else:
+            self.say(text)
+
+    def close(self) -> None:
+        """End the bar and the file."""
+        if self.progress:
+            self.progress.stop()
+        self.file.close()
+
+
+@contextmanager
+def reporting(path: Path, fresh: bool) -> Iterator[Report]:
+    """A Report that is closed at the end. path: of the log. fresh: whether an old log is overwritten."""
+    report = Report(path, fresh)
+    try:
+        yield report
+    finally:
+        report.close()

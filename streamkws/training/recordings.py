@@ -1,0 +1,223 @@
+"""Recordings in memory: keywords by speaker, sets of other audio, and rooms, as training examples are made of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from streamkws.audio import SAMPLE_RATE, as_int16, audio_files, read_audio
+from streamkws.corpus import keyword_folder, read_segment_rows, speaker_of
+from streamkws.detector import posteriors
+from streamkws.errors import AudioError, ConfigError
+from streamkws.model import Model
+from streamkws.training import augment
+from streamkws.training.data import SYNTHETIC, excluded, set_folders
+
+I16 = npt.NDArray[np.int16]
+
+UNKNOWN_TAKES = 10
+"""So many clips of unknown speakers count as one speaker, since labelled ones have some ten takes each. Counted as one
+speaker each, the 115 unknown ones of "computer" would leave an eighth of its examples to the 18 labelled speakers."""
+WORD_SAMPLES = 26000
+"""Segments up to this long are single words, longer ones running speech or noise."""
+HEARD, HEARD_LATE = 0.5, 6400
+"""Smoothed posterior from which an aligner hears a keyword, and how many samples after its end at most."""
+SYNTHETIC_MARGIN = 1600
+"""Samples on either side of a synthesized keyword that belong to its recording."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording of a keyword.
+
+    samples: (n,) int16. keyword: index. start, end: the word, in samples.
+    speaker: its name; p0, p1, ... for tens of unknown ones.
+    """
+
+    samples: I16
+    keyword: int
+    speaker: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a long file: samples[start:end], with its label and who speaks."""
+
+    file: int
+    start: int
+    end: int
+    label: str
+    speaker: str = ""
+
+
+@dataclass(frozen=True)
+class SegmentSet:
+    """A set of long files. files: (n,) int16 each."""
+
+    name: str
+    files: tuple[I16, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def single_words(self) -> bool:
+        """Whether the segments are words, by their median length."""
+        return float(np.median([segment.end - segment.start for segment in self.segments])) <= WORD_SAMPLES
+
+
+def read_samples(path: Path) -> I16:
+    """A recording of any rate and channel count as (n,) int16, 16 kHz mono; half the memory of float32."""
+    return as_int16(read_audio(path))
+
+
+def read_wakewords(
+    folder: Path, keywords: tuple[str, ...], exclude: tuple[str, ...] = ()
+) -> tuple[list[Clip], list[str]]:
+    """All recordings of the keywords, in the order of keyword and file name, and a line for each that is unusable.
+
+    exclude: patterns of those that are left out, as in DataConfig. Raises ConfigError where a keyword has no recording.
+    """
+    clips: list[Clip] = []
+    unusable: list[str] = []
+    for index, keyword in enumerate(keywords):
+        place = keyword_folder(folder, keyword)
+        paths = [path for path in audio_files(place) if not excluded(path, exclude)]
+        n_before, n_unknown = len(clips), 0
+        for path in paths:
+            try:
+                samples = read_samples(path)
+            except AudioError as error:
+                unusable.append(str(error))
+                continue
+            speaker = speaker_of(path)
+            if not speaker:
+                speaker = f"p{n_unknown // UNKNOWN_TAKES}"
+                n_unknown += 1
+            clips.append(Clip(samples, index, speaker, *augment.speech_region(samples)))
+        if len(clips) == n_before:
+            raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
+    return clips, unusable
+
+
+def aligned(clips: list[Clip], keywords: tuple[str, ...], model: Model) -> list[Clip]:
+    """The clips, each with its word where the model hears it, if it hears it clearly and elsewhere.
+
+    A recording with loud noise in it has a main stretch of sound that is not the word: an example made of that stretch
+    would teach that noise is a keyword.
+    """
+    missing = sorted(set(keywords) - set(model.keywords))
+    if missing:
+        raise ConfigError(
+            f"expected data.aligner to know {missing[0]!r}, {model.name} knows {', '.join(model.keywords)}"
+        )
+    clock = model.config.clock
+    typical = [
+        int(np.median([clip.end - clip.start for clip in clips if clip.keyword == index] or [0]))
+        for index in range(len(keywords))
+    ]
+    tail = np.zeros(SAMPLE_RATE // 2, np.int16)
+    placed = []
+    for clip in clips:
+        scores = posteriors(np.concatenate([clip.samples, tail]), model)[
+            :, model.keywords.index(keywords[clip.keyword])
+        ]
+        heard = round(clock.end_s(int(np.argmax(scores))) * SAMPLE_RATE)
+        inside = clip.start + (clip.end - clip.start) // 4 <= heard <= clip.end + HEARD_LATE
+        if scores.max(initial=0.0) >= HEARD and not inside:
+            end = min(heard, clip.samples.size)
+            clip = replace(clip, start=max(0, end - typical[clip.keyword]), end=end)
+        placed.append(clip)
+    return placed
+
+
+def read_segments(folder: Path) -> SegmentSet:
+    """A set of long files with its segments."""
+    rows = read_segment_rows(folder)
+    names = sorted({row.file for row in rows})
+    files = tuple(read_samples(folder / name) for name in names)
+    segments = tuple(Segment(names.index(row.file), row.start, row.end, row.label, row.speaker) for row in rows)
+    for segment in segments:
+        if not 0 <= segment.start < segment.end <= files[segment.file].size + SAMPLE_RATE // 100:
+            raise AudioError(
+                f"expected segment {segment.start}..{segment.end} inside {folder / names[segment.file]}, "
+                f"which has {files[segment.file].size} samples"
+            )
+    return SegmentSet(folder.name, files, segments)
+
+
+def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip], SegmentSet]:
+    """The keywords of a set of synthesized speakers, and a set of all else they say."""
+    one = read_segments(folder)
+    clips: list[Clip] = []
+    files: list[I16] = []
+    segments: list[Segment] = []
+    for segment in one.segments:
+        file = one.files[segment.file]
+        if segment.label in keywords:
+            first, last = max(0, segment.start - SYNTHETIC_MARGIN), min(file.size, segment.end + SYNTHETIC_MARGIN)
+            samples = file[first:last]
+            index = keywords.index(segment.label)
+            clips.append(Clip(samples, index, segment.speaker, *augment.speech_region(samples)))
+        else:
+            segments.append(replace(segment, file=len(files), start=0, end=segment.end - segment.start))
+            files.append(file[segment.start : segment.end])
+    if not clips or not files:
+        raise ConfigError(f"expected {folder} to hold keywords and other speech, found only one of them")
+    return clips, SegmentSet(SYNTHETIC, tuple(files), tuple(segments))
+
+
+def joined(name: str, sets: list[SegmentSet]) -> SegmentSet:
+    """Sets of one name as one."""
+    files: list[I16] = []
+    segments: list[Segment] = []
+    for one in sets:
+        segments += [replace(segment, file=segment.file + len(files)) for segment in one.segments]
+        files += one.files
+    return SegmentSet(name, tuple(files), tuple(segments))
+
+
+def auxiliary_labels(parts: list[Path], sets: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of the auxiliary sets of parts of the corpus, as set/label, sorted."""
+    rows = ((name, row) for name in sets for place in set_folders(parts, name) for row in read_segment_rows(place))
+    return tuple(sorted({f"{name}/{row.label}" for name, row in rows}))
+
+
+def clips_by_speaker(clips: list[Clip], keyword: int) -> list[list[Clip]]:
+    """The recordings of a keyword, a list for each speaker."""
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.keyword == keyword:
+            groups[clip.speaker].append(clip)
+    return list(groups.values())
+
+
+def segments_by_label(one: SegmentSet) -> list[list[Segment]]:
+    """The segments of a set, a list for each label."""
+    groups: dict[str, list[Segment]] = defaultdict(list)
+    for segment in one.segments:
+        groups[segment.label].append(segment)
+    return list(groups.values())
+
+
+def read_rooms(folder: Path, n_fft: int) -> list[augment.C64]:
+    """The spectra of a folder's impulse responses, two channels of each at most; see augment.room_spectrum.
+
+    Raises AudioError for a file that cannot be read, or is not at 16 kHz.
+    """
+    import soundfile
+
+    spectra = []
+    for path in audio_files(folder):
+        try:
+            response, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{path}: cannot be read as an impulse response ({error})") from None
+        if rate != SAMPLE_RATE:
+            raise AudioError(f"expected an impulse response at {SAMPLE_RATE} Hz, got {rate} Hz: {path}")
+        spectra += [augment.room_spectrum(channel, n_fft) for channel in response.T[:2]]
+    return spectra
