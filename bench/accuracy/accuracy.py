@@ -15,8 +15,9 @@ measured in the same run. Peers are installed into runs/peers once.
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -55,6 +56,21 @@ def sizes_markdown(models: list[Model]) -> str:
     return markdown(header, rows)
 
 
+def training_text(provenance: Mapping[str, str]) -> str:
+    """How a model was trained, and by which recipe.
+
+    A model trained before recipes had stages names recipes that are gone: their stages are in models/wakewords.toml.
+    """
+    training, recipe = provenance.get("training", "not said"), provenance.get("recipe", "not said")
+    if recipe.endswith(".toml") and not (ROOT / recipe).is_file():
+        training = re.sub(r" \([\w/-]+\.toml\)", "", training)
+        return (
+            f"{training}; the recipe is `models/wakewords.toml`; these files came from the same stages as separate "
+            "recipes, not yet from one run"
+        )
+    return f"{training}; the recipe is `{recipe}`"
+
+
 def card(model: Model, evaluation: Evaluation, when: str) -> str:
     """The model card of a shipped model."""
     c, p = model.config, model.config.provenance
@@ -76,10 +92,10 @@ Keyword spotting in a stream of 16 kHz audio: {keywords}.
 - **Size:** file {size:,} bytes; weights, tables and biases {model.stored_bytes:,} bytes stored,
   {model.resident_bytes:,} in memory; {model.float_bytes:,} in float32.
 - **Trained on:** {p.get("data", "not said")}.
-- **Training:** {p.get("training", "not said")}; the recipe is `{p.get("recipe", "not said")}`.
+- **Training:** {training_text(p)}.
 - **Thresholds:** {thresholds}.
-  They were calibrated on the very negatives of dev that the false accepts below were counted on, without and with noise
-  (and then raised, within the limits of the recipe), so expect more false accepts elsewhere.
+  They were calibrated on dev's negatives, without and with noise, and then raised within the limits of the recipe. The
+  false accepts below were counted on those negatives and on ones that dev got later: expect more elsewhere.
 - **Licence:** {p.get("licence", "not said")}.
 
 ## Intended use
