@@ -64,6 +64,7 @@ class FakeStream:
             clock_s += self.blocksize / self.samplerate
             buffer[:] = np.nan
             time.sleep(self.audio.pause_s)
+            self.audio.goes_on.wait(20)
         if then == "stall":
             self._stop.wait(20)
         self.finished_callback()
@@ -87,7 +88,7 @@ class FakePortAudio(ModuleType):
     accepts: (device, rate, channels) that can be opened; None is all.
     n_blocks, then: what a stream records, and whether it then stops or stalls; script: the same for the first streams.
     overflow_s, clock_gap_s: how long an overflow takes, and by how much PortAudio's clock goes on at one.
-    hangs: cleared, ending a stream hangs.
+    hangs: cleared, ending a stream hangs. goes_on: cleared, a stream waits after each block.
     found: the devices that starting PortAudio anew finds, time after time; at the end those that were there.
     """
 
@@ -113,7 +114,9 @@ class FakePortAudio(ModuleType):
         self.overflow_s = self.clock_gap_s = 0.0
         self.is_muted = False
         self.hangs = threading.Event()
+        self.goes_on = threading.Event()
         self.hangs.set()
+        self.goes_on.set()
         self.start_error = ""
         self.streams: list[FakeStream] = []
         self.n_restarts = 0

@@ -137,9 +137,11 @@ def test_nothing_is_resampled_across_a_gap(portaudio: FakePortAudio) -> None:
 
 def test_audio_that_waits_too_long_is_dropped_and_counted(portaudio: FakePortAudio) -> None:
     portaudio.n_blocks = 40
+    portaudio.goes_on.clear()  # until the first block is taken
     with Microphone(block_s=0.02, queue_s=0.2, reopen=False) as microphone:
         blocks = iter(microphone)
         first = next(blocks)
+        portaudio.goes_on.set()
         deadline = time.monotonic() + 10
         while portaudio.streams[0]._thread.is_alive() and time.monotonic() < deadline:  # type: ignore[union-attr]
             time.sleep(0.01)
