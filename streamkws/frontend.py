@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws import kernels
-from streamkws.audio import as_float, valid_samples
+from streamkws.audio import SAMPLE_RATE, as_float, valid_samples
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class FrontEndConfig:
     energy_floor: band energies below it are set to it, so that digital silence is log(energy_floor) exactly.
     """
 
-    sample_rate: int = 16000
+    sample_rate: int = SAMPLE_RATE
     window_samples: int = 400
     hop_samples: int = 160
     fft_samples: int = 512

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streamkws.audio import SAMPLE_RATE
 from streamkws.errors import ConfigError
 from streamkws.mixing import from_direct_path
 
@@ -104,7 +105,7 @@ class AugmentConfig:
                 raise ConfigError(f"expected augment.{name} >= 0, got {getattr(self, name)}")
 
 
-def warped_filters(filters: F32, factor: float, sample_rate: int = 16000, limit_hz: float = 4800.0) -> F32:
+def warped_filters(filters: F32, factor: float, sample_rate: int = SAMPLE_RATE, limit_hz: float = 4800.0) -> F32:
     """Mel filters that hear a vocal tract of another length (Jaitly and Hinton 2013).
 
     filters: (F, bins) float32, the front end's own.
@@ -220,7 +221,7 @@ def at_positions(features: F32, positions: F32) -> F32:
     return read
 
 
-def speech_region(samples: npt.NDArray[np.int16] | F32, sample_rate: int = 16000) -> tuple[int, int]:
+def speech_region(samples: npt.NDArray[np.int16] | F32, sample_rate: int = SAMPLE_RATE) -> tuple[int, int]:
     """Start and end (samples) of the main stretch of sound of a clip: the word that a clip was recorded for.
 
     samples: (n,) int16 or float32. The threshold lies between the clip's noise floor (10th percentile of the level of
