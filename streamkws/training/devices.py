@@ -97,7 +97,9 @@ def saturated(samples: F32, drive_db: float) -> F32:
     return bent
 
 
-def coded(rng: np.random.Generator, samples: npt.NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> npt.NDArray[np.int16]:
+def coded(
+    rng: np.random.Generator, samples: npt.NDArray[np.int16], sample_rate: int = SAMPLE_RATE
+) -> npt.NDArray[np.int16]:
     """Sound after a lossy codec at a low bit rate: MP3 or Vorbis, as this machine's libsndfile makes them.
 
     samples: (n,) int16. Returns (n,) int16.
