@@ -72,7 +72,7 @@ def tables(section: str) -> list[Row]:
 
 
 def only(rows: Sequence[Row], section: str, **wanted: str) -> Row:
-    """The one row with these cells; the program ends where there is none, or more than one."""
+    """The one row with these cells; ends the program if there is not exactly one."""
     found = [row for row in rows if all(row.get(column) == cell for column, cell in wanted.items())]
     if len(found) != 1:
         sys.exit(f"headline.py: expected one row with {wanted} in the section {section} of {README}, got {len(found)}")

@@ -1,4 +1,4 @@
-"""What the benches share to report: the file of their tables, Markdown tables, and the note by what they were written.
+"""What the benches share: where their tables go, Markdown tables, and the note that says which command wrote them.
 
 Every figure stands in bench/README.md, between the markers <!-- name --> and <!-- /name -->.
 """

@@ -60,7 +60,7 @@ class Detector:
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
-        self._origin = 0  # the sample at which the stages began anew
+        self._origin = 0  # the sample at which the stages were last reset
         self._native = self._native_arrays()
         self._warm_up()
 

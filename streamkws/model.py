@@ -205,7 +205,7 @@ class Model:
         return Model(config, layers, self.features, self.filters)
 
     def _input(self, example: F32) -> F32:
-        """Log-mel as the first layer takes it in; raises ConfigError for an example that is none."""
+        """Log-mel as the first layer takes it in; raises ConfigError for an unusable example."""
         n_mels = self.config.frontend.n_mels
         frames = np.asarray(example, np.float32)
         if frames.ndim != 2 or len(frames) < self.config.frame_stride or frames.shape[1] != n_mels:

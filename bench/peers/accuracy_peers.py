@@ -222,7 +222,7 @@ def tally(
 
 
 def own_result(evaluation: Evaluation) -> Result:
-    """What streamkws' own evaluation found, as the peers' results are told.
+    """The results of streamkws' own evaluation in the form of the peers' results.
 
     The points are the model's own thresholds moved together on the logit axis, a setting being how far.
     """

@@ -4,7 +4,7 @@
     python bench/speed/kernels.py --write        also write them in bench/README.md
     python bench/speed/kernels.py --json FILE    the figures; - is standard output
 
-Called from Python all quantize their input in the call, none allocates but for its result, and all have one thread on
+Called from Python, each quantizes its input in the call, allocates only its result, and has one thread on
 one pinned core, in turns. From compiled code the kernels are held to a floor of this very core: the larger of the time
 its fastest 8-bit multiply-add needs for the products, and of the time it needs to read as many bytes as the weights
 have. The other libraries are installed into runs/peers once.

@@ -9,7 +9,7 @@ Each client streams the demo recording over and over, from a place and at a time
 microphone would have it. Measured is the time from sending the chunk whose last sample completes a detection until the
 detection has arrived, and once a second, for any chunk, until a ping sent right behind it is answered: a client's
 messages are answered in their order, so that its chunk has been heard by then. An answer is late when the next chunk is
-already due. What the clients are told must be what `streamkws.detect` hears in the same audio.
+already due. The clients must get exactly the detections that `streamkws.detect` gives for the same audio.
 """
 
 import argparse

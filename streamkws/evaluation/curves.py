@@ -83,6 +83,6 @@ def ratio(count: int, total: int) -> float | None:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are known; None where none is."""
+    """Mean of the known values; None when there is none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -40,7 +40,7 @@ def read_examples(model: Model, places: Sequence[Path], progress: Progress | Non
     """Read audio files, and folders of them, as the model's front end hears them.
 
     progress: called with (what is done, steps done, steps in all).
-    Raises ConfigError for a place that is none, a folder without audio, and where no file gives an example.
+    Raises ConfigError for a place that does not exist, a folder without audio, and when no file gives an example.
     """
     paths: list[Path] = []
     for place in places:

@@ -69,7 +69,7 @@ class Timing:
     def typical_us(self, period: int) -> npt.NDArray[np.float64]:
         """Microseconds of each block of the audio at the median of its repetitions: without what others took.
 
-        period: after how many blocks the audio begins anew.
+        period: after how many blocks the audio repeats.
         """
         n_whole = self.ns.size // period * period
         rows = self.ns[:n_whole].reshape(-1, period) if n_whole else self.ns[np.newaxis]
@@ -93,7 +93,7 @@ def measure(
     live: bool = False,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> Timing:
-    """Push n_blocks, beginning anew after the last of blocks, and time each.
+    """Push n_blocks, over and over through blocks, and time each.
 
     push: what takes a block. blocks: what push takes, of block_samples each.
     live: wait for each block as a microphone would. What other processes leave in the caches meanwhile then counts, and

@@ -30,7 +30,7 @@ class Condition:
     """What is done to a keyword recording before it is heard.
 
     snr_db: signal-to-noise ratio as `mix` defines it; None is without noise.
-    noise: labels of the noise that is mixed in; none is any.
+    noise: labels of the noise that is mixed in; an empty tuple allows any noise.
     in_room: whether it is heard through an impulse response, by which the noise is left alone.
     """
 

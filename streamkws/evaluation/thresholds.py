@@ -46,7 +46,7 @@ def calibrate(
 
 
 def valid_target(target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0) -> None:
-    """Raise ConfigError for a negative target or margin, or a lowest threshold that is none."""
+    """Raise ConfigError for a negative target or margin, or a lowest threshold outside 0..1."""
     if target_fa_per_h < 0 or not math.isfinite(target_fa_per_h):
         raise ConfigError(f"expected a target of 0 or more false accepts per hour, got {target_fa_per_h}")
     if margin < 0 or not math.isfinite(margin):

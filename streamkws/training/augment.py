@@ -41,7 +41,7 @@ class AugmentConfig:
         saturation by 3 to 20 dB; MP3 or Vorbis.
     peak_min_db, peak_max_db: peak level in dB of full scale; overdrive_share: clipped by 3 to 12 dB.
     context_share: other speech right before or after a keyword.
-    shift_frames, gain_jitter_db: time shift and gain drawn anew each time an example is used.
+    shift_frames, gain_jitter_db: time shift and gain, drawn again each time an example is used.
     n_time_masks, time_mask_frames, n_frequency_masks, frequency_mask_bands: SpecAugment, number and greatest width.
     tempo_jitter: standard deviation of the logarithm of the tempo, drawn for each fifth of a second at each use.
     """

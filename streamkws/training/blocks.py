@@ -22,8 +22,8 @@ class Example:
     features: (T, F) float32 log-mel.
     targets: (C,) int8: 1 present, 0 absent, -1 unknown.
     onset, first: (C,) int16 frames: a present word does not sound before onset; its output counts from first on.
-    embeddings, ends: (E, 96) float16, what a teacher makes of it before noise is added, and the frame each ends with,
-        (E,) int16; E = 0 without a teacher.
+    embeddings: (E, 96) float16, the teacher's, of the example before noise is added; E = 0 without a teacher.
+    ends: (E,) int16, the frame with which each embedding ends.
     """
 
     features: F32

@@ -28,7 +28,7 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     """Run the stages of a recipe.
 
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
-    fresh: starts that stage anew, whatever its folder holds; without a stage, all of them except those that a recipe
+    fresh: starts that stage from the beginning; without a stage, all of them except those that a recipe
     with a part held out shares with the original.
     Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
     """
@@ -96,7 +96,7 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
 
 
 def _read_mark(folder: Path) -> dict[str, Any]:
-    """What stage.json holds; nothing where there is none."""
+    """The contents of stage.json; empty when there is no such file."""
     path = folder / MARK
     if not path.exists():
         return {}

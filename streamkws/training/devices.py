@@ -18,8 +18,8 @@ F32 = npt.NDArray[np.float32]
 
 N_FFT, HOP = 512, 256
 QUIET_SHARE = 0.2
-"""The noise of a frequency is told from the power that this part of its frames stays below: -ln(1 - 0.2) of the mean
-where there is noise alone, since its power is distributed exponentially."""
+"""The noise power of a frequency is estimated from this quantile of its frames. For noise alone the quantile is
+-ln(1 - 0.2) of the mean, since the power is distributed exponentially."""
 GAIN_HOP = 160
 GREATEST_GAIN_DB = 25.0
 CODECS = (("MP3", "MPEG_LAYER_III", 0.3, 0.95), ("OGG", "VORBIS", 0.7, 1.0))

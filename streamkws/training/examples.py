@@ -100,7 +100,7 @@ class ExampleMaker:
         unusable: list[str] = []
         for part in parts:
             found, lines = read_wakewords(part / self.data.wakewords, self.keywords, self.data.exclude)
-            if part != parts[0]:  # an unknown speaker of one part is none of another's
+            if part != parts[0]:  # an unknown speaker of one part is not one of another part
                 found = [replace(clip, speaker=f"{part.name}/{clip.speaker}") for clip in found]
             clips += found
             unusable += lines
@@ -151,7 +151,7 @@ class ExampleMaker:
         return Example(features, targets, onset, first, embeddings, SpeechEmbedding.ends(len(embeddings)))
 
     def _keyword(self, rng: np.random.Generator, n_source: int, partial: bool) -> _Canvas:
-        """A keyword at a random place, wholly inside; or the first or last part of one, which is none."""
+        """A whole keyword at a random place; or its first or last part, which counts as no keyword."""
         keyword = int(rng.integers(len(self.keywords)))
         speakers = self.by_speaker[keyword]
         synthetic = bool(self.synthetic_by_speaker[keyword]) and rng.random() < self.data.synthetic_share

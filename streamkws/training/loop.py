@@ -89,9 +89,9 @@ def train_network(
 ) -> None:
     """Train the network of a recipe in a run folder, or continue from the folder's checkpoint.
 
-    text: of the recipe, kept there. corpus: replaces the recipe's data.corpus. fresh: start anew, even where there is a
-    checkpoint. The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (lowest mean miss on
-    validation; of the quantized network where there is a [quantization] section).
+    text: of the recipe, kept there. corpus: replaces the recipe's data.corpus. fresh: start from the beginning, even if
+    there is a checkpoint. The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (the lowest
+    mean miss on validation; of the quantized network where there is a [quantization] section).
     Raises ConfigError for a corpus or checkpoint that does not fit, AudioError for an unreadable recording.
     """
     root = Path(recipe.data.corpus if corpus is None else corpus)

@@ -67,7 +67,7 @@ def produce(config: ProducerConfig, queue: Queue[tuple[str, Any]]) -> None:
             block = Block.of(examples)
             going = put(("block", block))
             index += config.block
-    except Exception as error:  # whatever it is, the parent must hear of it
+    except Exception as error:  # the parent reports it
         put(("error", f"{type(error).__name__}: {error}"))
 
 

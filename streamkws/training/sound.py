@@ -59,7 +59,7 @@ class Perturbation:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
-        Returns (n_frames, F) float32 log-mel, and what the teacher makes of it before noise is added, (E, 96) float16.
+        Returns (n_frames, F) float32 log-mel, and the teacher's embeddings before noise is added, (E, 96) float16.
         """
         source = samples
         samples = augment.filter_and_resample(source, self._gains(rng), N_FFT, length)[: self.n_samples]
@@ -126,7 +126,7 @@ class Perturbation:
 
     @staticmethod
     def _happens(rng: np.random.Generator, share: float) -> bool:
-        """Whether a perturbation of this share is done; of none, nothing is drawn."""
+        """Whether to apply a perturbation of this share. A share of 0 draws no random number."""
         return share > 0 and bool(rng.random() < share)
 
     def _through_device(self, rng: np.random.Generator, samples: F32) -> F32:

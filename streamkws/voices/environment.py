@@ -40,7 +40,8 @@ class Environment:
 def run_tool(name: str, command: list[str], folder: Path | None = None) -> str:
     """Run a command that fetches or installs something, and return what it prints.
 
-    name: what it is for. folder: to run it in. Raises MissingExtraError, one line, where it is not there or fails.
+    name: of the tool, for the message. folder: to run it in.
+    Raises MissingExtraError, one line, when it is missing or fails.
     """
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -98,7 +98,7 @@ def name_of(number: int, kind: str) -> str:
 
 
 def speak(request: dict[str, Any]) -> Iterator[Spoken]:
-    """Install the synthesizer where it is missing, have it do a request (voices/kokoro.py), and yield what it made."""
+    """Install the synthesizer if it is missing, send it a request (voices/kokoro.py), and yield its results."""
     python = prepare()
     request = {**request, "network": str((HOME / NETWORK).absolute()), "styles": str((HOME / STYLES).absolute())}
     # wonderwords draws from sets of words, whose order depends on the seed of hashing

@@ -169,7 +169,7 @@ def _condition_style(n: int) -> Any:
 
 
 def _det_legend(panel: Axes, evaluations: Sequence[Evaluation]) -> None:
-    """Fill a panel with what the lines and marks mean, and what they were counted on."""
+    """Fill a panel with the legend of lines and marks, and the size of the corpus."""
     panel.set_axis_off()
     lines = []
     for m, evaluation in enumerate(evaluations):

@@ -86,7 +86,7 @@ def save(figure: Figure, name: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def picture_style() -> Iterator[None]:
-    """The pictures' own settings, whatever the user's are; a character that the font lacks becomes a box, silently."""
+    """Use the pictures' own settings instead of the user's. A character that the font lacks becomes a box, silently."""
     with matplotlib.style.context(["default", SETTINGS]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         yield
