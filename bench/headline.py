@@ -133,8 +133,8 @@ def table() -> str:
     note = (
         "Keywords: of the six of the shipped model; an engine with one has *alexa*. Misses are of held-out speakers, "
         f"false accepts in {hours[1]} h; streamkws at its own thresholds, {settings}. All heard the same audio; "
-        "streamkws' thresholds were chosen on it, the others' were not. Memory includes Python and NumPy. More "
-        "figures, and how they were measured: [bench](bench/README.md)."
+        "streamkws' thresholds were chosen on a part of it, the others' were not. Memory includes Python and NumPy. "
+        "More figures, and how they were measured: [bench](bench/README.md)."
     )
     return f"{markdown(HEADER, [*own_rows(), *peer_rows()], n_text=2)}\n\n{note}"
 
