@@ -176,7 +176,7 @@ def read_segment_rows(folder: Path) -> list[SegmentRow]:
     if not table.is_file():
         raise ConfigError(f"expected a set of long files with {table}, found no such file")
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark in front
             return list(_rows(table, csv.DictReader(file)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{table}: cannot be read: {error}") from error

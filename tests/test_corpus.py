@@ -68,7 +68,7 @@ def test_training_and_evaluation_read_the_same_files(tmp_path):
         soundfile.write(tmp_path / "wakewords" / name, np.full(16000, 0.1), 16000, format=kind)
     write(tmp_path / "talk" / "0.wav", (0, 50))
     table = "file,start,end,label,speaker,source,text\n0.wav,0,100,noise,s,rain.wav,hello there\n0.wav,100,200,,,,\n"
-    (tmp_path / "talk" / "segments.csv").write_text(table)
+    (tmp_path / "talk" / "segments.csv").write_text(table, encoding="utf-8-sig")  # as spreadsheets write it
     listed = read_corpus(tmp_path, ["go"])
     found = [(one.path.name, one.speaker) for one in listed.recordings]
     assert found == [("a_0.wav", "a"), ("b_0.oga", "b"), ("p1_2.flac", "")]
