@@ -11,6 +11,7 @@ the first files have, is one where they are unknown.
 from __future__ import annotations
 
 import json
+import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -230,7 +231,18 @@ def _config(kind: type[_Config], values: Any) -> _Config:
     if not isinstance(values, dict) or set(values) != known:
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise ConfigError(f"expected the settings {', '.join(sorted(known))} in {kind.__name__}, got {got}")
+    for field in fields(kind):
+        if not _is_of_type(values[field.name], str(field.type)):
+            raise ConfigError(f"expected {field.type} for {field.name} in {kind.__name__}, got {values[field.name]!r}")
     try:
         return kind(**values)
     except TypeError as error:
         raise ConfigError(f"wrong type of a setting in {kind.__name__}: {error}") from None
+
+
+def _is_of_type(value: Any, annotation: str) -> bool:
+    """Whether a JSON value is of a setting's annotated type, exactly: kernels index by what these numbers say."""
+    if annotation == "float":
+        return type(value) in (int, float) and math.isfinite(value)
+    wanted = {"int": int, "bool": bool, "str": str}.get(annotation)
+    return wanted is None or type(value) is wanted

@@ -162,7 +162,8 @@ def test_a_damaged_header_is_said(header, text, tmp_path):
     [
         ({"surprise": 1}, "expected the settings .* in ModelConfig, got"),
         ({"frontend": 3}, "expected the settings .* in FrontEndConfig, got int"),
-        ({"frame_stride": "two"}, "wrong type of a setting in ModelConfig"),
+        ({"frame_stride": "two"}, "expected int for frame_stride in ModelConfig, got 'two'"),
+        ({"frame_stride": True}, "expected int for frame_stride in ModelConfig, got True"),
         ({"keywords": ["a", "b"]}, "expected 2 outputs of the last layer for 2 keywords with sigmoid, got 3"),
         ({"keywords": 5}, "expected a list of keywords, got 5"),
         ({"provenance": 5}, "expected an object of provenance in the configuration, got 5"),
@@ -195,3 +196,13 @@ def test_settings_that_do_not_fit_are_said(changes, text, tmp_path):
 def test_tensors_that_do_not_fit_are_said(changes, text, tmp_path):
     with pytest.raises(ModelFileError, match=text):
         load_model(edited(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("name", ["n_inputs", "n_outputs", "taps", "dilation", "weight_bits", "activation_bits"])
+def test_a_fraction_for_a_size_is_said_and_reaches_no_kernel(name, tmp_path):
+    """A dilation of 1.9 once loaded, and the kernels wrote outside their memory."""
+    good = save_model(random_model().quantize(4, 8), tmp_path / "good.safetensors")
+    layers = header_of(good)["config"]["layers"]
+    layers[1][name] += 0.9
+    with pytest.raises(ModelFileError, match=rf"expected int for {name} in LayerConfig, got \d+\.9"):
+        load_model(edited(tmp_path, config={"layers": layers}))
