@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import run_python
 
-import streamkws
+from streamkws import kernels
+from streamkws.kernels import compiling
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
@@ -72,30 +72,65 @@ def test_processes_that_start_at_once_share_a_cache(tmp_path):
     assert [process.communicate() for process in processes] == [("[0.0, 0.0]\n", "")] * 4
 
 
-SCRIPT = "import numpy as np; from streamkws import FrontEnd; print(FrontEnd().push(np.ones(400, np.float32))[0, 0])"
+HELPER = """
+from toy.compiling import compiled
+
+@compiled(inline="always")
+def helper(x):
+    x[0] += 1.0
+"""
+CALLER = """
+import numpy as np
+from toy.compiling import compiled
+from toy.helper import helper
+
+@compiled()
+def caller(x):
+    helper(x)
+
+x = np.zeros(1)
+caller(x)
+print(x[0])
+"""
 
 
-def first_band(folder, cache):
-    """A log-mel value by the package in this folder; how many cached kernels it saved, and how many it loaded."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "NUMBA_DEBUG_CACHE": "1"}
-    result = subprocess.run([sys.executable, "-c", SCRIPT], cwd=folder, env=environment, capture_output=True, text=True)
+def start(folder):
+    """What the toy package prints; how many kernels it saved in the cache, and how many it loaded."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "cache"), "NUMBA_DEBUG_CACHE": "1"}
+    command = [sys.executable, "-m", "toy.caller"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     return float(lines[-1]), sum("data saved" in line for line in lines), sum("data loaded" in line for line in lines)
 
 
 def test_a_helper_that_changes_in_another_file_leaves_no_stale_kernel(tmp_path):
-    package, cache = tmp_path / "streamkws", tmp_path / "cache"
-    shutil.copytree(Path(streamkws.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before, n_saved, _ = first_band(tmp_path, cache)
-    assert n_saved > 0
-    again, n_saved, n_loaded = first_band(tmp_path, cache)
-    assert (again, n_saved) == (before, 0), "nothing is compiled twice"
-    assert n_loaded > 0
-    helper = package / "kernels" / "fft.py"  # the kernel that is called is in front_end.py
-    text = helper.read_text()
-    assert text.count("= samples[2 * i") == 2
-    helper.write_text(text.replace("= samples[2 * i", "= 2.0 * samples[2 * i"))
-    after, n_saved, _ = first_band(tmp_path, cache)
-    assert n_saved > 0
-    assert after == pytest.approx(before + np.log(4), abs=1e-5)
+    """A package with the kernels' own compiling.py, a kernel, and its helper in another file."""
+    package = tmp_path / "toy"
+    package.mkdir()
+    shutil.copy(compiling.__file__, package)
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text(HELPER)
+    (package / "caller.py").write_text(CALLER)
+    assert start(tmp_path) == (1.0, 1, 0)
+    assert start(tmp_path) == (1.0, 0, 1), "nothing is compiled twice"
+    (package / "helper.py").write_text(HELPER.replace("1.0", "2.0"))
+    assert start(tmp_path) == (2.0, 1, 0)
+
+
+def test_the_stamp_is_of_all_kernels(tmp_path, monkeypatch):
+    """The digest changes with each file of the package, and is what the cache of every kernel is stamped with."""
+    digest = compiling.sources_digest()
+    package = tmp_path / "kernels"
+    shutil.copytree(Path(compiling.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(compiling, "__file__", str(package / "compiling.py"))
+    assert compiling.sources_digest.__wrapped__() == digest
+    for path in sorted(package.glob("*.py")):
+        text = path.read_bytes()
+        path.write_bytes(text + b"#")
+        assert compiling.sources_digest.__wrapped__() != digest, path.name
+        path.write_bytes(text)
+    assert kernels.detect._cache._cache_file._source_stamp == digest
+    shutil.rmtree(package)
+    with pytest.raises(RuntimeError, match="expected the source files of the kernels, found none"):
+        compiling.sources_digest.__wrapped__()

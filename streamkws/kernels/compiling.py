@@ -44,9 +44,12 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 @functools.cache
 def sources_digest() -> str:
-    """The sha256 of every source file of this package, in hexadecimal."""
+    """The sha256 of every source file of this package, in hexadecimal. Raises RuntimeError without any (in a zip)."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    paths = sorted(Path(__file__).parent.glob("*.py"))
+    if not paths:
+        raise RuntimeError("expected the source files of the kernels, found none")
+    for path in paths:
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -99,7 +102,7 @@ def compiled(**options: Any) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         dispatcher = numba.njit(nogil=True, _nrt=False, **options)(function)
         if not config.DISABLE_JIT:
-            with contextlib.suppress(RuntimeError):  # numba: "no locator available", no folder can be written
+            with contextlib.suppress(RuntimeError):  # no folder can be written, or there are no source files to stamp
                 dispatcher._cache = _Cache(function)
         return dispatcher
 
