@@ -58,6 +58,25 @@ class TestProtocol:
         assert [keyword for keyword, _ in expected] == [LOW, HIGH, HIGH, LOW]
         assert heard(conversation(model, talk)) == expected
 
+    def test_a_clients_turn_is_a_quarter_of_a_second(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However much it sends at once, so that the other clients are heard meanwhile."""
+        turns: list[int] = []
+        push = Stream.push
+
+        def noted(stream: Stream, audio: Any) -> Any:
+            turns.append(len(audio))
+            return push(stream, audio)
+
+        monkeypatch.setattr(Stream, "push", noted)
+        audio = pcm(tones(LOW, HIGH))
+
+        async def talk(client: AsyncClient) -> list[Event]:
+            await say(client, AudioStart(RATE, 2, 1), *chunks(audio, 1 << 20), AudioStop())
+            return await answers(client)
+
+        assert [keyword for keyword, _ in heard(conversation(model, talk))] == [LOW, HIGH]
+        assert max(turns) == RATE * 2 // 4 and sum(turns) == len(audio)
+
     def test_names_restrict(self, model: Model) -> None:
         async def talk(client: AsyncClient) -> list[list[Event]]:
             given = []
