@@ -163,9 +163,9 @@ class Detector:
         return hits
 
     def hear(self, source: Source) -> Iterator[Detection]:
-        """The detections in a source, as they come; between two of them, audio() gives what was heard before.
+        """Yield the detections in a source as they come. Between two of them, audio() returns the latest audio.
 
-        source, Raises: as for detect. What the source lost (its dropped, in samples) the detector takes for lost.
+        source, Raises: as for detect. Samples that the source dropped count as lost.
         """
         n_lost = int(getattr(source, "dropped", 0))  # before this
         with open_source(source) as blocks:

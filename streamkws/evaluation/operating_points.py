@@ -20,8 +20,8 @@ class OperatingPoint:
 
     target_fa_per_h: what the threshold was chosen for on clean negative audio; None for the model's own threshold.
     resolvable: whether a single false accept in all hours stays within the target; if not, the point has none.
-    reached: whether a threshold met the target; if not, it is 1.0, every recording counts as missed, and
-        nothing as accepted.
+    reached: whether a threshold met the target. Otherwise the threshold is 1.0: every recording is a miss, and nothing
+        is accepted.
     figures: by noise condition.
     """
 

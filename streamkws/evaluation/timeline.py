@@ -17,13 +17,13 @@ from streamkws.smoother import PosteriorSmoother, StepClock
 class Timeline:
     """The smoothed posteriors of several streams, one after the other, with silence between them.
 
-    The decision rule of a stream depends on its smoothed posteriors alone, and the silence is long enough for it to
-    complete what the end of the stream completes and to be as new when the next begins. One run over a timeline so
-    gives what a fresh smoother gives on each stream, and the steps where the rule can only rest need not be run.
+    The decision rule depends on the smoothed posteriors alone. The silence is long enough to complete every pending
+    detection and to bring the rule back to its initial state. One run over a timeline therefore gives the same result
+    as a fresh smoother on each stream. Steps in which the rule can only rest need not be run.
 
     smoothed: (S, K) float32. highest: (S,) float32, the highest of each step.
     streams, steps: (S,) int64, the stream each step is of (-1: silence), and its number there.
-    rest_steps: steps below the threshold after which the rule is as new.
+    rest_steps: steps below the threshold that bring the rule back to its initial state.
     """
 
     model: Model

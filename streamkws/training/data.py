@@ -94,7 +94,10 @@ def keyword_parts(part: Path, data: DataConfig) -> list[Path]:
 
 
 def set_folders(parts: list[Path], name: str) -> list[Path]:
-    """The folders of a set: of the parts that have it, the first of which must; one outside them if it has a slash."""
+    """The folders of a set: one in each part that has it. The first part must have it.
+
+    A name with a slash is a folder outside the parts.
+    """
     if "/" in name:
         return [Path(name)]
     return [parts[0] / name, *(part / name for part in parts[1:] if (part / name / SEGMENTS).is_file())]

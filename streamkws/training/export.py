@@ -29,8 +29,8 @@ def export(
     the widths it was trained for, <name>.<bits>.safetensors.
 
     run_folder: a run folder (its latest checkpoint is used, or as export.early_stopping says) or a checkpoint in one.
-    corpus: replaces the recipe's data.corpus, on whose validation part the thresholds are set, and of whose train part
-        the export.rounding_examples are made.
+    corpus: replaces the recipe's data.corpus. Its validation part sets the thresholds; the export.rounding_examples are
+        made from its train part.
     recipe: the run's, with the [export] section that holds now; None: the one in the run folder.
     Prints the relative quantization error of every tensor, and the thresholds.
     """

@@ -214,7 +214,7 @@ class Chain:
         return {need: self.fingerprint(need) for need in self.stages[name].needs}
 
     def settings(self, name: str) -> dict[str, Any]:
-        """The entries of a stage that its outcome depends on: not [export], nor where the corpus is."""
+        """The entries of a stage that affect its result. [export] and the path of the corpus do not."""
         entries = {key: value for key, value in self.stages[name].entries.items() if key != "export"}
         if "data" in entries:
             entries["data"] = {key: value for key, value in entries["data"].items() if key != "corpus"}
@@ -233,8 +233,8 @@ class Chain:
     def folder(self, name: str) -> Path:
         """The run folder of a stage.
 
-        Stages with the same fingerprint share that of the first, the ones of the original recipe too: what holding out
-        does not change is not trained twice.
+        Stages with the same fingerprint share the folder of the first, also with the original recipe: a stage that
+        holding out does not change is not trained twice.
         """
         wanted = self.fingerprint(name)
         for chain in (self.original, self):

@@ -1,8 +1,8 @@
 """Runs one wake-word engine for bench/peers/peers.py, in that engine's environment.
 
-Every engine has the same four methods: `prepare` makes what the engine takes of a block of samples (not timed), `push`
-feeds it (timed), `hits` says what was heard of push's result, `reset` forgets the past. An engine that only scores has
-a fifth, `scores`: keyword to score, of push's result.
+Every engine has the same four methods: `prepare` converts a block of samples to the engine's input (not timed), `push`
+feeds it (timed), `hits` reads the detections from push's result, `reset` clears the state. An engine that only scores
+has a fifth, `scores`: the score of each keyword, from push's result.
 """
 
 import ctypes
