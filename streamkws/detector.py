@@ -243,6 +243,9 @@ class BatchDetector:
         wanted = None if keywords is None else valid_keywords(keywords, model.keywords)
         self.detectors = tuple(Detector(model, thresholds, wanted, history_s=0) for _ in range(n_streams))
 
+    def __copy__(self) -> BatchDetector:
+        return deepcopy(self)
+
     def push(self, blocks: npt.ArrayLike) -> list[Detection]:
         """Feed a block of every stream and return the detections they completed, by stream.
 

@@ -322,3 +322,37 @@ def test_a_damaged_mark_is_refused(copy, corpus, tools):
     (chain.folder("teacher") / "stage.json").write_text("{")
     with pytest.raises(ConfigError, match=r"teacher/stage.json is damaged; --fresh starts the stage anew"):
         run_chain(chain, corpus)
+
+
+def test_what_learned_from_a_stage_started_anew_is_refused_though_no_setting_changed(copy, corpus, tools):
+    chain = read_chain("chirps.toml")
+    run_chain(chain, corpus, fresh=True, until="member")
+    assert states(chain) == ["done"] * 5 + ["changed"] * 3
+    assert Path("runs/chirps/distilled/checkpoint.pt").exists()
+    with pytest.raises(ConfigError, match=r"distilled was made by another recipe \(member is another\)"):
+        run_chain(chain, corpus)
+
+
+def test_a_shared_stage_is_not_started_anew_with_a_part_held_out(copy, corpus, tools):
+    chain = read_chain("chirps.toml", "dev")
+    with pytest.raises(ConfigError, match=r"runs/chirps/member is the original recipe's; start it anew without"):
+        run_chain(chain, corpus, fresh=True, until="member")
+    assert Path("runs/chirps/member/checkpoint.pt").exists()
+
+
+def test_only_what_a_stage_made_is_deleted(copy, corpus, tools):
+    chain = read_chain("chirps.toml")
+    Path("runs/chirps/labels/stage.json").unlink()
+    for until in ("", "labels"):
+        with pytest.raises(ConfigError, match=r"runs/chirps/labels has no stage.json, so no stage made it"):
+            run_chain(chain, corpus, fresh=True, until=until)
+    assert Path("runs/chirps/labels/checkpoint.pt").exists() and Path("runs/chirps/teacher/stage.json").exists()
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../x", "a/b", "", "-a", "a\\u0000", "/tmp"])
+def test_names_stay_inside_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in (STAGED.replace('"chirps"', f'"{name}"'), STAGED.replace('name = "member"', f'name = "{name}"')):
+        Path("bad.toml").write_text(text)
+        with pytest.raises(ConfigError, match=r"expected a (recipe|stage)'s name of letters, digits, spaces"):
+            read_chain("bad.toml")

@@ -166,7 +166,8 @@ def test_the_fingerprint_of_a_stage_follows_from_what_it_is_made_of(tmp_path):
     [
         ('name = "labels"', 'name = "speakers"', "to have a name of its own, got 'speakers'"),
         ('name = "labels"', "", "to have a name of its own, got None"),
-        ('name = "labels"', 'name = "../labels"', "to have a name of its own, got '../labels'"),
+        ('name = "labels"', 'name = "../labels"', r"expected a stage's name of letters, .*, got '\.\./labels'"),
+        ('name = "labels"', 'name = "teacher"', "to have a name of its own, got 'teacher'"),
         ('"fetch"', '"pray"', "expected stage 'teacher' to be of kind train, fetch, voices, mine, got 'pray'"),
         ('kind = "fetch"', 'kind = "fetch"\nfrom = "x"', "unknown key stage 'teacher'.from"),
         ("speakers = 3", "", "expected stage 'speakers'.speakers, found none"),
@@ -280,3 +281,8 @@ def test_the_example_at_the_end_of_the_shipped_recipe_is_a_stage(tmp_path):
     aware = chain.recipes["aware"]
     assert chain.trained[-1] == "aware" and aware.quantization.freeze_share == 0.0
     assert aware.training.ensemble and aware.training.start_from == "runs/wakewords/mined"
+
+
+def test_a_list_of_stages_to_extend_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"stage 'more' to extend an earlier stage that trains, got \['labels'\]"):
+        chain_of(tmp_path, STAGED + '[[stages]]\nname = "more"\nextends = ["labels"]\n')

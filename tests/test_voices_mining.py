@@ -120,3 +120,13 @@ def test_the_command_says_in_a_line_what_is_missing(tmp_path, monkeypatch, capsy
     assert cli.main(["mine", str(tmp_path / "mined")]) == 1
     assert capsys.readouterr().err == "streamkws: made speech needs espeak-ng: apt install espeak-ng\n"
     assert cli.main(["mine", str(tmp_path / "mined"), "--score", "2"]) == 2
+
+
+def test_sets_of_one_folder_name_are_refused(tmp_path):
+    for part in ("train", "dev"):
+        (tmp_path / part).mkdir()
+        write_set(tmp_path / part / "talk", [(0, 29.9, "other")])
+    sets = [tmp_path / "train" / "talk", tmp_path / "dev" / "talk"]
+    with pytest.raises(ConfigError, match="expected sets in folders of different names"):
+        mining.mine(tmp_path / "mined", models=[MODEL], sets=sets, hours=0, foreign_hours=0)
+    assert not (tmp_path / "mined").exists()

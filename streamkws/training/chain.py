@@ -36,7 +36,12 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     restarted: set[Path] = set()
     if fresh:
         folders = [chain.folder(name) for name in names]
-        restarted = {chain.folder(until)} if until else {one for one in folders if one.parent == RUNS / chain.name}
+        own = {folder for folder in folders if folder.parent == RUNS / chain.name}
+        restarted = {chain.folder(until)} if until else own
+        if not restarted <= own:
+            raise ConfigError(f"{folders[-1]} is the original recipe's; start it anew without --held-out")
+        for folder in restarted:
+            _check_disposable(folder)
     for name in names:
         if chain.folder(name) not in restarted:
             _check_unchanged(chain, name)
@@ -45,6 +50,7 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
         if folder in restarted:
             shutil.rmtree(folder, ignore_errors=True)
             restarted.remove(folder)  # another stage may share it
+            _outdate_dependants(chain, name, restarted)
         if _read_mark(folder).get("done"):
             _say(f"stage {name}: done")
             continue
@@ -95,6 +101,26 @@ def _run_stage(chain: Chain, name: str, corpus: str | Path | None) -> None:
         mine(folder, **{**settings, "models": models}, show=_show_tenths)
 
 
+def _check_disposable(folder: Path) -> None:
+    """Raise ConfigError for a folder with contents that no stage has made."""
+    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} has no {MARK}, so no stage made it; it is not deleted")
+
+
+def _outdate_dependants(chain: Chain, name: str, restarted: set[Path]) -> None:
+    """Mark the stages that learned from a stage as changed: they are refused until they are started anew, too.
+
+    Nothing of theirs is lost. restarted: folders that are started anew in this call anyway.
+    """
+    for other, stage in chain.stages.items():
+        folder = chain.folder(other)
+        if name not in stage.needs or folder in restarted or not (folder / MARK).exists():
+            continue
+        mark = _read_mark(folder)
+        inputs = {**mark.get("inputs", {}), name: ""}
+        _store_mark(folder, {**mark, "inputs": inputs, "fingerprint": ""})
+
+
 def _read_mark(folder: Path) -> dict[str, Any]:
     """The contents of stage.json; empty when there is no such file."""
     path = folder / MARK
@@ -118,6 +144,11 @@ def _write_mark(chain: Chain, name: str, done: bool) -> None:
         "settings": chain.settings(name),
         "inputs": chain.inputs(name),
     }
+    _store_mark(folder, mark)
+
+
+def _store_mark(folder: Path, mark: dict[str, Any]) -> None:
+    """Write stage.json whole or not at all."""
     temporary = folder / f"{MARK}.part"
     temporary.write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, folder / MARK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 
 from streamkws.errors import ConfigError
@@ -222,6 +223,18 @@ class ExportConfig:
             )
 
 
+def valid_run_name(name: object, what: str) -> str:
+    """Return a name that a run's folder can have, inside runs/; raise ConfigError for any other.
+
+    what: it is the name of, for the message.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w. -]*", name):
+        raise ConfigError(
+            f"expected {what} of letters, digits, spaces and . _ -, beginning with a letter or digit, got {name!r}"
+        )
+    return name
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A whole recipe.
@@ -239,6 +252,7 @@ class Recipe:
     quantization: QuantizationConfig | None = None
 
     def __post_init__(self) -> None:
+        valid_run_name(self.name, "a recipe's name")
         quantization = self.quantization
         if quantization is None:
             for index, layer in enumerate(self.model.layers):

@@ -33,7 +33,7 @@ from typing import Any
 
 from streamkws.errors import ConfigError
 from streamkws.training.provenance import data_text, training_text
-from streamkws.training.recipe import Recipe
+from streamkws.training.recipe import Recipe, valid_run_name
 from streamkws.training.recipe_file import (
     HELD_OUT,
     RUNS,
@@ -123,7 +123,7 @@ class Chain:
         self.path, self.held_out = path, held_out
         self.original = Chain(path, entries) if held_out else None
         entries = without_part(entries, held_out) if held_out else dict(entries)
-        self.name = str(entries.pop("name", path.stem)) + (HELD_OUT if held_out else "")
+        self.name = valid_run_name(entries.pop("name", path.stem), "a recipe's name") + (HELD_OUT if held_out else "")
         self.sources = _read_sources(entries.pop("sources", {}), path)
         listed = entries.pop("stages")
         if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
@@ -152,12 +152,14 @@ class Chain:
         shared: the recipe's sections. changes: what each stage so far changes of them; this one's are added.
         """
         name, kind, extends = own.pop("name", None), own.pop("kind", TRAIN), own.pop("extends", None)
-        if not isinstance(name, str) or not name or Path(name).name != name or name in self.stages:
+        if name is not None:
+            valid_run_name(name, "a stage's name")
+        if name is None or name in self.stages:
             raise ConfigError(f"expected every stage of {self.path} to have a name of its own, got {name!r}")
         if kind not in KINDS:
             raise ConfigError(f"expected stage {name!r} to be of kind {', '.join(KINDS)}, got {kind!r}")
         if extends is not None:
-            if kind != TRAIN or extends not in changes:
+            if kind != TRAIN or not isinstance(extends, str) or extends not in changes:
                 raise ConfigError(f"expected stage {name!r} to extend an earlier stage that trains, got {extends!r}")
             own = laid_over(changes[extends], own)
         if kind == TRAIN:

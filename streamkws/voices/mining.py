@@ -87,6 +87,8 @@ def mine(
     names = tuple(str(model) for model in models)
     if len({load_model(name).keywords for name in names}) > 1:
         raise ConfigError(f"expected models with the same keywords, got {', '.join(names)}")
+    if len({Path(place).name for place in sets}) < len(sets):
+        raise ConfigError("expected sets in folders of different names, since a file is named for its set's folder")
     for place in sets:
         read_segment_rows(Path(place))
     if hours or foreign_hours:
