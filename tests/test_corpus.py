@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from toy_corpus import ToyModel, add_noise, write, write_corpus
 
-from streamkws.corpus import read_corpus, read_segment_rows
+from streamkws.corpus import Segment, SegmentSet, read_corpus, read_segment_rows
 from streamkws.errors import ConfigError
 from streamkws.evaluation.measure import evaluate
 
@@ -80,3 +80,9 @@ def test_training_and_evaluation_read_the_same_files(tmp_path):
 
     clips, unusable = read_wakewords(tmp_path / "wakewords", ("go",))
     assert [clip.speaker for clip in clips] == ["a", "b", "p0"] and not unusable
+
+
+def test_one_long_segment_does_not_make_words_running_speech():
+    lengths = [8000, 8000, 9000, 400_000]
+    words = SegmentSet("words", (), tuple(Segment(0, 0, length, "x") for length in lengths))
+    assert words.single_words and not SegmentSet("talk", (), words.segments[-1:]).single_words

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from toy_corpus import add_noise, write_corpus
 
-from streamkws.corpus import read_corpus
-from streamkws.mixing import PADDING_RMS, NoiseBank, RoomBank, in_room, max_frame_energy, mix, noise_gain
+from streamkws.corpus import NegativeFile, Recording, read_corpus
+from streamkws.mixing import (
+    PADDING_RMS,
+    PADDING_SAMPLES,
+    NoiseBank,
+    RoomBank,
+    in_room,
+    max_frame_energy,
+    mix,
+    noise_gain,
+)
 
 
 @pytest.fixture
@@ -154,3 +164,28 @@ def test_noise_gain_of_silence_is_zero():
     assert noise_gain(np.zeros(4096, np.float32), np.ones(4096, np.float32), 0.0) == 0.0
     assert noise_gain(np.ones(4096, np.float32), np.zeros(4096, np.float32), 0.0) == 0.0
     assert max_frame_energy(np.full(10, 2.0, np.float32)) == 40.0
+
+
+def test_what_would_clip_keeps_its_shape():
+    """The sum is scaled down as a whole: no sample is cut off."""
+    speech, noise = np.array([0.9, 0.5, 0.2], np.float32), np.array([0.9, 0.1, -0.2], np.float32)
+    gain = noise_gain(speech, noise, 0.0)
+    mixed = speech + gain * noise
+    assert mixed.max() > 1
+    np.testing.assert_allclose(mix(speech, noise, 0.0), mixed / mixed.max(), rtol=1e-6)
+
+
+def test_noise_starts_anywhere_in_its_recording_also_at_its_last_place():
+    bank = NoiseBank((np.array([1, 2, 3], np.float32),))
+    drawn = {tuple(bank._draw(np.random.default_rng(seed), 2)) for seed in range(50)}
+    assert drawn == {(1, 2), (2, 3)}
+
+
+def test_padding_and_segments_have_noise_of_their_own():
+    bank = NoiseBank((np.random.default_rng(0).standard_normal(100_000).astype(np.float32),))
+    recording = Recording(Path("a.wav"), "wakewords/a/a.wav", "a", "")
+    padded = bank.over_recording(recording, np.zeros(100, np.float32), None)
+    assert not np.array_equal(padded[:PADDING_SAMPLES], padded[-PADDING_SAMPLES:])
+    negative = NegativeFile(Path("t.wav"), "talk/t.wav", "talk", ((0, 4000), (4000, 8000)))
+    noisy = bank.over_negative(negative, np.tile(np.linspace(-0.5, 0.5, 4000, dtype=np.float32), 2), 10.0)
+    assert not np.array_equal(noisy[:4000], noisy[4000:])
