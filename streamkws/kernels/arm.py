@@ -5,17 +5,15 @@ from __future__ import annotations
 from llvmlite import ir
 
 from streamkws.kernels.vectors import (
-    INT16,
-    INT32,
     V4I32,
     V8I8,
     V8I16,
     DotProducts,
     Products,
+    broadcast_groups,
     call,
     load,
     nibbles,
-    repeat,
 )
 
 
@@ -26,8 +24,7 @@ class NeonU8(Products):
 
     @staticmethod
     def load_inputs(builder, pointer, n):
-        pairs = [load(builder, pointer, 2 * g, INT16) for g in range(n // 2)]
-        return [builder.bitcast(repeat(builder, pair, 4), V8I8) for pair in pairs]
+        return [builder.bitcast(pairs, V8I8) for pairs in broadcast_groups(builder, pointer, n, 2, 4)]
 
     @staticmethod
     def add(builder, pointer, inputs, sums):
@@ -44,8 +41,7 @@ class NeonU4(Products):
 
     @staticmethod
     def load_inputs(builder, pointer, n):
-        quads = [load(builder, pointer, 4 * g, INT32) for g in range(n // 4)]
-        return [builder.bitcast(repeat(builder, quad, 2), V8I8) for quad in quads]
+        return [builder.bitcast(quads, V8I8) for quads in broadcast_groups(builder, pointer, n, 4, 2)]
 
     @staticmethod
     def add(builder, pointer, inputs, sums):

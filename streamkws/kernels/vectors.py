@@ -37,6 +37,12 @@ def repeat(builder, value, n):
     return builder.shuffle_vector(builder.insert_element(nothing, value, INT32(0)), nothing, zeros)
 
 
+def broadcast_groups(builder, pointer, n, group, lanes):
+    """The n codes at a pointer, each group of neighbours in every lane: n / group vectors of lanes integers."""
+    integer = ir.IntType(8 * group)
+    return [repeat(builder, load(builder, pointer, group * g, integer), lanes) for g in range(n // group)]
+
+
 def nibbles(builder, packed):
     """The codes in the low and in the high halves of bytes."""
     n = packed.type.count
@@ -68,7 +74,7 @@ class DotProducts(Products):
 
     def load_inputs(self, builder, pointer, n):
         """Every four inputs, in all lanes."""
-        return [repeat(builder, load(builder, pointer, 4 * g, INT32), self.lanes) for g in range(n // 4)]
+        return broadcast_groups(builder, pointer, n, 4, self.lanes)
 
     def add(self, builder, pointer, inputs, sums):
         """Add the products of a turn to the sums."""

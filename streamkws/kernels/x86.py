@@ -5,18 +5,16 @@ from __future__ import annotations
 from llvmlite import ir
 
 from streamkws.kernels.vectors import (
-    INT16,
-    INT32,
     V8I32,
     V16I8,
     V16I16,
     V32I8,
     DotProducts,
     Products,
+    broadcast_groups,
     call,
     load,
     nibbles,
-    repeat,
 )
 
 
@@ -27,8 +25,8 @@ class WideU8(Products):
 
     @staticmethod
     def load_inputs(builder, pointer, n):
-        pairs = [load(builder, pointer, 2 * g, INT16) for g in range(n // 2)]
-        return [builder.zext(builder.bitcast(repeat(builder, pair, 8), V16I8), V16I16) for pair in pairs]
+        vectors = broadcast_groups(builder, pointer, n, 2, 8)
+        return [builder.zext(builder.bitcast(pairs, V16I8), V16I16) for pairs in vectors]
 
     @staticmethod
     def add(builder, pointer, inputs, sums):
@@ -44,8 +42,7 @@ class WideU4(Products):
 
     @staticmethod
     def load_inputs(builder, pointer, n):
-        quads = [load(builder, pointer, 4 * g, INT32) for g in range(n // 4)]
-        return [builder.bitcast(repeat(builder, quad, 8), V32I8) for quad in quads]
+        return [builder.bitcast(quads, V32I8) for quads in broadcast_groups(builder, pointer, n, 4, 8)]
 
     @staticmethod
     def add(builder, pointer, inputs, sums):
