@@ -130,3 +130,13 @@ def test_sets_of_one_folder_name_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected sets in folders of different names"):
         mining.mine(tmp_path / "mined", models=[MODEL], sets=sets, hours=0, foreign_hours=0)
     assert not (tmp_path / "mined").exists()
+
+
+@pytest.mark.parametrize("table", [b"a,b\n1,2\n", b"\xff\xff\n", b"file,start,end\nx.flac,one,2\n"])
+def test_a_table_that_is_none_is_said_and_left_as_it_is(table, tmp_path):
+    write_set(tmp_path / "talk", [(0, 29.9, "other")])
+    (tmp_path / "mined").mkdir()
+    (tmp_path / "mined" / "segments.csv").write_bytes(table)
+    with pytest.raises(ConfigError, match=r"mined/segments\.csv"):
+        mining.mine(tmp_path / "mined", models=[MODEL], sets=[tmp_path / "talk"], hours=0, foreign_hours=0)
+    assert (tmp_path / "mined" / "segments.csv").read_bytes() == table

@@ -10,7 +10,6 @@ trainings see the same examples; what differs between the seeds is initializatio
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -294,14 +293,14 @@ class Commands:
         frontend, audio = FrontEnd(FRONT_END), {}
         features, labels = [], []
         rng = np.random.default_rng(0)
-        for row in csv.DictReader((folder / "segments.csv").open(encoding="utf-8")):
-            if row["file"] not in audio:
-                audio[row["file"]] = read_audio(folder / row["file"])
+        for row in read_segment_rows(folder):
+            if row.file not in audio:
+                audio[row.file] = read_audio(folder / row.file)
             faint = (10**-3.5 * rng.standard_normal((2, 2400))).astype(np.float32)  # -70 dBFS, 0.15 s
-            word = audio[row["file"]][int(row["start"]) : int(row["end"])]
+            word = audio[row.file][row.start : row.end]
             frontend.reset()
             features.append(frontend.push(np.concatenate([faint[0], word, faint[1]])))
-            labels.append(self.keywords.index(row["label"]))
+            labels.append(self.keywords.index(row.label))
         return features, np.array(labels)
 
 

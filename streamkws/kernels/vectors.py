@@ -40,7 +40,8 @@ def repeat(builder, value, n):
 def broadcast_groups(builder, pointer, n, group, lanes):
     """The n codes at a pointer, each group of neighbours in every lane: n / group vectors of lanes integers."""
     integer = ir.IntType(8 * group)
-    return [repeat(builder, load(builder, pointer, group * g, integer), lanes) for g in range(n // group)]
+    groups = [load(builder, pointer, group * g, integer) for g in range(n // group)]
+    return [repeat(builder, one, lanes) for one in groups]
 
 
 def nibbles(builder, packed):

@@ -81,18 +81,9 @@ class ExampleMaker:
         self.by_label = {id(one): segments_by_label(one) for one in self.negatives}
         self.lengths = augment.speed_lengths(N_FFT, augmentation.speed_min, augmentation.speed_max)
         self.hop = frontend.hop_samples
-        self.n_frames = round(data.crop_s * frontend.sample_rate) // self.hop + augmentation.shift_frames
-        self.perturbation = Perturbation(
-            augmentation,
-            frontend,
-            self.n_frames,
-            noises,
-            self.speech,
-            [room for place in parts for room in read_rooms(place / data.impulse_responses, N_FFT)],
-            SpeechEmbedding(data.teacher) if data.teacher else None,
-            data.teacher_clean,
-        )
-        self.perturbation.make_coloured_noise(np.random.default_rng([seed, 0]))
+        rooms = [room for place in parts for room in read_rooms(place / data.impulse_responses, N_FFT)]
+        self.perturbation = Perturbation(data, augmentation, frontend, noises, self.speech, rooms, seed)
+        self.n_frames = self.perturbation.n_frames
 
     def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
         """The recordings of the keywords, and a line for each that is unusable."""

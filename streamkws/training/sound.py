@@ -14,6 +14,7 @@ from streamkws.mixing import coloured_noise, noise_gain
 from streamkws.training import augment, devices
 from streamkws.training.augment import F32, AugmentConfig
 from streamkws.training.blocks import NO_EMBEDDINGS
+from streamkws.training.data import DataConfig
 from streamkws.training.teacher import SpeechEmbedding
 
 N_FFT = 48000
@@ -23,36 +24,34 @@ N_FFT = 48000
 class Perturbation:
     """Everything random that happens between clean audio and an example's features.
 
-    n_frames: T of the features; n_samples: of the audio they are made of.
     noises, speech: sets that noise and babble are taken from. rooms: spectra as augment.room_spectrum makes them.
-    teacher: hears each example before noise is added; None for none. teacher_clean: before room and equalizer, too.
+    seed: of the coloured noise that examples take stretches of.
+    n_frames: T of the features; n_samples: of the audio they are made of.
     """
 
     def __init__(
         self,
+        data: DataConfig,
         augmentation: AugmentConfig,
         frontend: FrontEndConfig,
-        n_frames: int,
         noises: Sequence[SegmentSet],
         speech: Sequence[SegmentSet],
         rooms: Sequence[augment.C64],
-        teacher: SpeechEmbedding | None,
-        teacher_clean: bool,
+        seed: int,
     ) -> None:
         self.augmentation, self.noises, self.speech, self.rooms = augmentation, noises, speech, rooms
-        self.teacher, self.teacher_clean = teacher, teacher_clean
-        self.n_frames = n_frames
-        self.n_samples = frontend.window_samples + (n_frames - 1) * frontend.hop_samples
+        self.teacher = SpeechEmbedding(data.teacher) if data.teacher else None
+        self.teacher_clean = data.teacher_clean
+        hop = frontend.hop_samples
+        self.n_frames = round(data.crop_s * frontend.sample_rate) // hop + augmentation.shift_frames
+        self.n_samples = frontend.window_samples + (self.n_frames - 1) * hop
         self.basis = augment.equalizer_basis(N_FFT // 2 + 1)
         filters = mel_filters(frontend)
         self.frontends = [
             FrontEnd(frontend, augment.warped_filters(filters, factor, frontend.sample_rate))
             for factor in augment.vtlp_factors(augmentation)
         ]
-        self.coloured: list[F32] = []
-
-    def make_coloured_noise(self, rng: np.random.Generator) -> None:
-        """Make the coloured noise that examples take stretches of."""
+        rng = np.random.default_rng([seed, 0])
         self.coloured = [coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
 
     def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
