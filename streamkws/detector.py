@@ -26,6 +26,9 @@ CHUNK_SAMPLES = 16000
 
 _DTYPES = (np.dtype(np.int16), np.dtype(np.float32))
 
+TAIL_S = 0.7
+"""Seconds of silence that the end of a stream is heard with: the network knows a keyword some 0.3 s after its end."""
+
 HISTORY_S = 4.0
 MAX_HISTORY_S = 3600.0
 
@@ -60,7 +63,7 @@ class Detector:
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
-        self._origin = 0  # the sample at which the stages were last reset
+        self._origin = 0  # the sample at which the stages began
         self._native = self._native_arrays()
         self._warm_up()
 
@@ -144,8 +147,17 @@ class Detector:
         return [replace(hit, start=hit.start + begin, end=hit.end + begin, peak=hit.peak + begin) for hit in hits]
 
     def flush(self) -> list[Detection]:
-        """The detections that the end of the stream completes: peaks that were still awaited."""
-        return self._on_the_clock(self.smoother.flush())
+        """End the stream, and return the detections that its end completes; their times are at most the stream's.
+
+        Its last sounds are heard as if TAIL_S of silence came. What is pushed afterwards begins a stream whose times go
+        on.
+        """
+        n_heard = int(self._n_heard[0])
+        if n_heard == self._origin:
+            return []
+        hits = self._feed(np.zeros(round(TAIL_S * self._rate), np.int16)) + self._on_the_clock(self.smoother.flush())
+        self._begin(n_heard)
+        return within(hits, n_heard / self._rate)
 
     def lost(self, n_samples: int) -> list[Detection]:
         """Say that n_samples of audio were lost here, and return the detections that were still awaited.
@@ -155,11 +167,10 @@ class Detector:
         if n_samples < 0:
             raise AudioError(f"expected a number of lost samples, got {n_samples}")
         hits = self.flush()
-        self._reset_stages()
         n_heard, size = int(self._n_heard[0]), self._history.size
         if size:
             self._history[np.arange(n_heard, n_heard + min(n_samples, size)) % size] = 0
-        self._n_heard[0] = self._origin = n_heard + n_samples
+        self._begin(n_heard + n_samples)
         return hits
 
     def hear(self, source: Source) -> Iterator[Detection]:
@@ -207,15 +218,15 @@ class Detector:
 
     def reset(self) -> None:
         """Return to the state of a new Detector."""
-        self._reset_stages()
         self._history.fill(0)
-        self._n_heard[0] = 0
-        self._origin = 0
+        self._begin(0)
 
-    def _reset_stages(self) -> None:
+    def _begin(self, origin: int) -> None:
+        """Begin a stream at a sample of the clock."""
         self.front_end.reset()
-        self.network_state.reset()
+        self.network_state.hear_silence()
         self.smoother.reset()
+        self._n_heard[0] = self._origin = origin
 
     def _warm_up(self) -> None:
         """Compile (or load from the cache) every kernel of the path before live audio comes."""
@@ -289,10 +300,19 @@ def detect(
     yield from Detector(model, thresholds, keywords, history_s=0).hear(source)
 
 
+def within(hits: list[Detection], end_s: float) -> list[Detection]:
+    """Detections whose times are at most the stream's end: what silence behind it completed lies before it."""
+    return [
+        replace(hit, start=min(hit.start, end_s), end=min(hit.end, end_s), peak=min(hit.peak, end_s)) for hit in hits
+    ]
+
+
 def posteriors(samples: npt.ArrayLike, model: Model) -> F32:
     """Smoothed posterior per network step and keyword, (S, K) float32.
 
     samples: (n,) int16, or float32 in [-1, 1]; mono, 16 kHz. Row s has heard model.config.clock.end_s(s) seconds.
     """
     frames = model.new_front_end().push(samples)
-    return model.new_smoother().smooth(model.new_state().push(frames))
+    state = model.new_state()
+    state.hear_silence()
+    return model.new_smoother().smooth(state.push(frames))

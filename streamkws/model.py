@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,16 @@ class Model:
         """A new stream's network state."""
         return ModelState(self)
 
+    @cached_property
+    def after_silence(self) -> kernels.NetworkState:
+        """A stream's network that has heard digital silence for longer than it remembers."""
+        config = self.config
+        n_frames = config.frame_stride * (1 + sum((layer.taps - 1) * layer.dilation for layer in config.layers))
+        state = self.new_state()
+        silence = np.zeros(config.frontend.window_samples + (n_frames - 1) * config.frontend.hop_samples, np.int16)
+        state.push(self.new_front_end().push(silence))
+        return state.state
+
     def new_smoother(
         self, thresholds: Mapping[str, float] | None = None, keywords: Iterable[str] | None = None
     ) -> PosteriorSmoother:
@@ -296,7 +307,7 @@ class Model:
 
 
 class ModelState(kernels.OneStream):
-    """One stream's network: a ring of quantized frames per layer. All zero is the start of a stream."""
+    """One stream's network: a ring of quantized frames per layer. All zero before anything is heard."""
 
     state: kernels.NetworkState
 
@@ -322,6 +333,11 @@ class ModelState(kernels.OneStream):
                 output_sum=np.zeros(1, np.int32),
             )
         )
+
+    def hear_silence(self) -> None:
+        """Go on as after a long silence, as a stream begins: then its very first sound is heard like any other."""
+        for array, silent in zip(self.state, self.model.after_silence, strict=True):
+            np.copyto(array, silent)
 
     def push(self, frames: npt.ArrayLike) -> F32:
         """Feed log-mel frames and return the posteriors of the network steps they completed.

@@ -10,7 +10,10 @@ from conftest import KEYWORDS, random_model, run_python, speechlike
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkws import AudioError, BatchDetector, ConfigError, Detector, detect, posteriors
+from streamkws import AudioError, BatchDetector, ConfigError, Detector, detect, load_model, posteriors
+from streamkws.detector import TAIL_S, within
+from streamkws.model_file import model_path
+from streamkws.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +32,58 @@ def all_hits(model, samples, lengths=(), **options):
 
 
 def test_the_detector_equals_its_three_stages(model, samples):
-    frames = model.new_front_end().push(samples)
-    smoother = model.new_smoother()
-    staged = smoother.push(model.new_state().push(frames)) + smoother.flush()
+    frames = model.new_front_end().push(np.concatenate([samples, np.zeros(round(TAIL_S * 16000), np.float32)]))
+    state, smoother = model.new_state(), model.new_smoother()
+    state.hear_silence()
+    staged = smoother.push(state.push(frames)) + smoother.flush()
     assert staged
-    assert all_hits(model, samples) == staged
+    assert all_hits(model, samples) == within(staged, samples.size / 16000)
+
+
+@pytest.mark.parametrize("bits", [(32, 32), (8, 8), (4, 8)])
+def test_a_stream_begins_as_after_a_long_silence(bits, samples):
+    model = random_model() if bits == (32, 32) else random_model().quantize(*bits)
+    begun = np.concatenate([np.zeros(400, np.float32), samples[:16000]])  # no frame is half silence, half sound
+    steps = posteriors(begun, model)
+    waited = posteriors(np.concatenate([np.zeros(32000, np.float32), begun]), model)
+    n_smoothed = model.config.smoother.smoothing_steps
+    assert np.array_equal(steps[n_smoothed:], waited[-len(steps) :][n_smoothed:])
+    assert len(np.unique(steps)) > 20
+
+
+@pytest.mark.parametrize("bits", [(32, 32), (8, 8), (4, 8)])
+def test_a_keyword_is_heard_at_the_very_end_and_at_the_very_start(bits):
+    model = load_model(f"wakewords.{'f32' if bits == (32, 32) else 'w%da%d' % bits}")
+    path = model_path(model.name).parents[1] / "streamkws" / "demo.flac"
+    with open_source(str(path)) as blocks:
+        audio = np.concatenate(list(blocks))
+    detector = Detector(model, history_s=0)
+    hits = detector.push(audio) + detector.flush()
+    assert len(hits) >= 4
+    for hit in hits:
+        start, end = round((hit.start - 0.2) * 16000), round((hit.end - 0.05) * 16000)
+        detector.reset()
+        early = detector.push(audio[max(0, start) : end])
+        late = detector.flush()
+        assert hit.keyword in [one.keyword for one in early + late]
+        assert all(one.start <= one.end <= one.peak <= detector.heard_s for one in early + late)
+
+
+def test_what_follows_a_flush_is_another_stream_on_the_same_clock(model, samples):
+    detector = Detector(model, history_s=4)
+    detector.push(samples[:20000])
+    detector.flush()
+    assert detector.flush() == [] and detector.heard_s == 20000 / 16000
+    assert np.array_equal(detector.audio(0, 1.25), np.rint(samples[:20000] * 32768).astype(np.int16))
+    after = detector.push(samples) + detector.flush()
+    expected = [(hit.keyword, hit.score, pytest.approx(hit.peak + 1.25)) for hit in all_hits(model, samples)]
+    assert [(hit.keyword, hit.score, hit.peak) for hit in after] == expected
+    assert detector.heard_s == 80000 / 16000
+
+
+def test_the_end_of_nothing_completes_nothing(model):
+    detector = Detector(model, thresholds=1e-6)
+    assert detector.flush() == [] and detector.push(np.zeros(0, np.int16)) == []
 
 
 @settings(deadline=None, max_examples=40)

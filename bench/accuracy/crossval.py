@@ -184,7 +184,7 @@ class Judge:
 
         def listen(frames: np.ndarray) -> np.ndarray:
             for state in states:
-                state.reset()
+                state.hear_silence()
             return np.mean([state.push(frames) for state in states], axis=0, dtype=np.float32)
 
         scores = tuple(

@@ -265,7 +265,7 @@ class _Ears:
         for front_end, states in self._groups:
             front_end.reset()
             for _, state in states:
-                state.reset()
+                state.hear_silence()
         for block in blocks:
             n_samples += len(block)
             for front_end, states in self._groups:

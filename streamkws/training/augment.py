@@ -41,6 +41,7 @@ class AugmentConfig:
         saturation by 3 to 20 dB; MP3 or Vorbis.
     peak_min_db, peak_max_db: peak level in dB of full scale; overdrive_share: clipped by 3 to 12 dB.
     context_share: other speech right before or after a keyword.
+    cut_share: the audio begins with the word, ends with it, or both: digital silence before or after.
     shift_frames, gain_jitter_db: time shift and gain, drawn again each time an example is used.
     n_time_masks, time_mask_frames, n_frequency_masks, frequency_mask_bands: SpecAugment, number and greatest width.
     tempo_jitter: standard deviation of the logarithm of the tempo, drawn for each fifth of a second at each use.
@@ -70,6 +71,7 @@ class AugmentConfig:
     peak_max_db: float = 0.0
     overdrive_share: float = 0.04
     context_share: float = 0.2
+    cut_share: float = 0.0
     shift_frames: int = 8
     gain_jitter_db: float = 3.0
     n_time_masks: int = 2
@@ -81,7 +83,7 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in (
             "speed_share", "room_share", "equalizer_share", "bandlimit_share", "noise_share", "recorded_share",
-            "babble_share", "overdrive_share", "context_share", "suppression_share", "compressor_share",
+            "babble_share", "overdrive_share", "context_share", "cut_share", "suppression_share", "compressor_share",
             "saturation_share", "codec_share", "resonance_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:

@@ -29,6 +29,7 @@ class DataConfig:
     crop_s: length of an example in seconds.
     keyword_share, partial_share: parts of the examples that are keywords, and pieces of keywords.
     word_pair_share: part of the single-word examples that are several words in a row.
+    alone_share: part of the examples of running speech that are a piece as long as a word, alone.
     aligner: a model, by name or path, that finds the keyword in recordings whose loudest stretch is not the keyword; ""
         for none.
     min_tail_s: a keyword ends at least this long before the example does.
@@ -54,6 +55,7 @@ class DataConfig:
     keyword_share: float = 0.5
     partial_share: float = 0.08
     word_pair_share: float = 0.5
+    alone_share: float = 0.0
     aligner: str = ""
     min_tail_s: float = 0.3
     synthetic: str = ""
@@ -69,7 +71,7 @@ class DataConfig:
         shares = (self.keyword_share, self.partial_share)
         if min(shares) < 0 or sum(shares) >= 1:
             raise ConfigError("expected data.keyword_share + data.partial_share below 1, none negative")
-        for name in ("word_pair_share", "synthetic_share"):
+        for name in ("word_pair_share", "alone_share", "synthetic_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:

@@ -27,7 +27,7 @@ from streamkws.training.recordings import (
     read_wakewords,
     segments_by_label,
 )
-from streamkws.training.sound import N_FFT, Perturbation, put, stretch_of_speech
+from streamkws.training.sound import N_FFT, Perturbation, put, quietest, stretch_of_speech
 from streamkws.training.teacher import SpeechEmbedding
 
 
@@ -36,11 +36,13 @@ class _Canvas:
     """An example in the making, in the time of the source (before the change of speed).
 
     samples: (n,) float32. words: what was put where: output, start, end in samples; cut: outputs that are unknown.
+    piece: start and end of what stands alone without being such a word.
     """
 
     samples: F32
     words: list[tuple[int, int, int]] = field(default_factory=list)
     cut: list[int] = field(default_factory=list)
+    piece: tuple[int, int] | None = None
 
 
 class ExampleMaker:
@@ -123,9 +125,10 @@ class ExampleMaker:
             canvas = self._keyword(rng, n_source, partial=True)
         else:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
-            canvas = self._words(rng, one, n_source) if one.single_words else self._stretch(rng, one, n_source)
+            canvas = self._negative(rng, one, n_source)
 
-        features, embeddings = self.perturbation.perturb(rng, canvas.samples, length)
+        word = canvas.words[0][1:] if canvas.words else canvas.piece
+        features, embeddings = self.perturbation.perturb(rng, canvas.samples, length, word)
         return self._label(canvas, features, embeddings, speed)
 
     def _label(self, canvas: _Canvas, features: F32, embeddings: npt.NDArray[np.float16], speed: float) -> Example:
@@ -172,7 +175,9 @@ class ExampleMaker:
         put(canvas.samples, augment.faded(clip.samples[first:last]), first + offset)
         if context:
             self._context(rng, canvas.samples, first + offset, last + offset)
-        if not partial:
+        if partial:
+            canvas.piece = (start + offset, end + offset)
+        else:
             canvas.words.append((keyword, start + offset, end + offset))
         return canvas
 
@@ -187,6 +192,29 @@ class ExampleMaker:
                 if loudest > 0:
                     gain = peak / loudest * 10 ** (rng.uniform(-10, 3) / 20)
                     put(samples, augment.faded(speech) * np.float32(gain), position)
+
+    def _negative(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """An example of a set of negatives: single words, a piece of speech alone, or a stretch of it."""
+        if one.single_words:
+            return self._words(rng, one, n_source)
+        alone = self.data.alone_share
+        if alone and any(one is speech for speech in self.speech) and rng.random() < alone:
+            return self._alone(rng, one, n_source)
+        return self._stretch(rng, one, n_source)
+
+    def _alone(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
+        """A piece of a random segment, as long as a word and cut where it is quiet, with nothing around it."""
+        segment = one.segments[int(rng.integers(len(one.segments)))]
+        speech = one.files[segment.file][segment.start : segment.end]
+        length = int(rng.uniform(0.35, 1.2) * SAMPLE_RATE)
+        first = int(rng.integers(max(1, speech.size - length)))
+        first, last = quietest(speech, first), quietest(speech, first + length)
+        piece = augment.faded(speech[first:last])
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        place = int(rng.integers(max(1, n_source - piece.size)))
+        put(canvas.samples, piece, place)
+        canvas.piece = (place, place + piece.size)
+        return canvas
 
     def _stretch(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
         """A stretch of running speech or noise around a random point of a random segment."""

@@ -54,10 +54,13 @@ class Perturbation:
         rng = np.random.default_rng([seed, 0])
         self.coloured = [coloured_noise(rng, 20 * SAMPLE_RATE, exponent) for exponent in (0.0, 0.5, 1.0, 2.0)]
 
-    def perturb(self, rng: np.random.Generator, samples: F32, length: int) -> tuple[F32, npt.NDArray[np.float16]]:
+    def perturb(
+        self, rng: np.random.Generator, samples: F32, length: int, word: tuple[int, int] | None = None
+    ) -> tuple[F32, npt.NDArray[np.float16]]:
         """Room, equalizer, speed, noise, device, level and vocal-tract length, then the front end.
 
         samples: (n,) float32, the source's, n_samples * speed of them, where speed is N_FFT / length.
+        word: start and end in the source of what must stay where the audio is cut; None for whatever there is.
         Returns (n_frames, F) float32 log-mel, and the teacher's embeddings before noise is added, (E, 96) float16.
         """
         source = samples
@@ -74,6 +77,8 @@ class Perturbation:
         levelled = self._level(rng, samples)
         if self._happens(rng, self.augmentation.codec_share):
             levelled = devices.coded(rng, levelled)
+        if self._happens(rng, self.augmentation.cut_share):
+            self._cut(rng, levelled, word, length / N_FFT)
         return frontend.push(levelled)[: self.n_frames], embeddings
 
     def _gains(self, rng: np.random.Generator) -> augment.C64 | F32 | None:
@@ -148,10 +153,27 @@ class Perturbation:
         if peak > 0:
             samples = samples * np.float32(32767 * 10 ** (level_db / 20) / peak)
         if rng.random() < 0.9:  # the rest keeps exact digital silence, where there is any
-            floor = 32767 * 10 ** (rng.uniform(-85, -50) / 20)
+            floor = 32767 * 10 ** (rng.uniform(-90, max(-85.0, min(-50.0, level_db - 15))) / 20)
             start = int(rng.integers(self.coloured[0].size - samples.size))
             samples = samples + self.coloured[0][start : start + samples.size] * np.float32(floor)
         return as_int16(samples, scale=1)
+
+    @staticmethod
+    def _cut(rng: np.random.Generator, samples: I16, word: tuple[int, int] | None, scale: float) -> None:
+        """Let the audio begin at a word, end at it, or both, in place: a recording cut tight, and nothing around it.
+
+        word: its start and end, in samples that become scale as many. Without one the audio is cut anywhere.
+        """
+        if word is None:
+            start, end = (int(samples.size * rng.uniform(*limits)) for limits in ((0.05, 0.45), (0.55, 0.95)))
+        else:
+            start = round(word[0] * scale - rng.uniform(-0.01, 0.15) * SAMPLE_RATE)
+            end = round(word[1] * scale + rng.uniform(-0.025, 0.15) * SAMPLE_RATE)
+        side = int(rng.integers(4))
+        if side != 1:
+            samples[max(0, end) :] = 0
+        if side in (1, 2):
+            samples[: max(0, start)] = 0
 
 
 def stretch_of_speech(rng: np.random.Generator, speech: Sequence[SegmentSet], n_samples: int) -> F32:
@@ -167,3 +189,15 @@ def put(target: F32, piece: F32, position: int) -> None:
     start, end = max(0, position), min(target.size, position + piece.size)
     if start < end:
         target[start:end] += piece[start - position : end - position]
+
+
+def quietest(samples: npt.NDArray[np.int16] | F32, position: int, reach_s: float = 0.08) -> int:
+    """The middle of the quietest 10 ms within reach_s of a position; the position where there is nothing to choose."""
+    hop, reach = SAMPLE_RATE // 100, round(reach_s * SAMPLE_RATE)
+    first = max(0, position - reach)
+    around = samples[first : position + reach]
+    n_frames = around.size // hop
+    if n_frames < 2:
+        return min(position, samples.size)
+    power = np.square(around[: n_frames * hop].astype(np.float32)).reshape(n_frames, hop).sum(1)
+    return first + int(power.argmin()) * hop + hop // 2

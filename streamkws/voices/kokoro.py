@@ -85,6 +85,7 @@ class Synthesizer:
         self.keywords: list[str] = request["keywords"]
         self.confusable: list[str] = request["confusable"]
         self.more_confusable: list[str] = request["more_confusable"]
+        self.alone: list[str] = request["alone"]
 
     def mixture(self, rng: Any, english_share: float) -> Any:
         """A random weighted mean of one to three voices, (510, 1, 256) float32."""
@@ -120,12 +121,19 @@ class Synthesizer:
             phrases += [("other", phrase) for phrase in some(rng, self.more_confusable, 6)]
             phrases += [("other", self.drawn(self.pair)) for _ in range(4)]
             phrases += [("other", self.drawn(self.sentence.sentence)) for _ in range(2)]
+            phrases += [("other", word) for word in some(rng, self.alone, 3)]
+            phrases += [("other", self.drawn(self.word)) for _ in range(3)]
         else:
             phrases += [(word, word) for word in self.keywords]
         if not kind:
             phrases += [("other", phrase) for phrase in some(rng, self.confusable, 2)]
             phrases += [("other", self.drawn(self.sentence.sentence))]
         return self.say(rng, phrases, style, language, tempo, accent(rng) if kind == "accent" else [])
+
+    def word(self) -> str:
+        """A random word."""
+        kind = self.random.choice(["adjective", "noun", "verb"])
+        return str(self.words.word(include_categories=[kind], regex="[a-z]{5,}"))
 
     def pair(self) -> str:
         """Two random words."""

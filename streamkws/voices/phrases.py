@@ -57,6 +57,20 @@ MORE_CONFUSABLE = (
 )  # fmt: skip
 """Those of a speaker's second file, which also holds pairs of words and sentences drawn at random."""
 
+NAMES = (
+    "Adela", "Agatha", "Alberta", "Amanda", "Anita", "Antonia", "Aurora", "Belinda", "Bernardo", "Bettina", "Bianca",
+    "Camilla", "Carlotta", "Cecilia", "Christina", "Clarissa", "Claudia", "Cordelia", "Dakota", "Delilah", "Denisa",
+    "Diego", "Dolores", "Dominic", "Edwina", "Elena", "Eliza", "Emilio", "Eugene", "Fabian", "Felicia", "Fiona",
+    "Francisco", "Gabriel", "Georgia", "Gilbert", "Giselle", "Gregory", "Hannah", "Helena", "Hugo", "Ingrid", "Isabel",
+    "Ivana", "Jacob", "Jasmine", "Jeremy", "Joanna", "Josephine", "Julian", "Katrina", "Kimberley", "Lavinia", "Leo",
+    "Leonora", "Lorenzo", "Lucinda", "Madonna", "Marcus", "Marina", "Matilda", "Maxwell", "Melinda", "Michaela",
+    "Miranda", "Mohammed", "Monica", "Natasha", "Nelson", "Nicola", "Octavia", "Oliver", "Olivia", "Ophelia", "Pamela",
+    "Patricia", "Penelope", "Priscilla", "Ramona", "Rebecca", "Regina", "Ricardo", "Rosanna", "Sabrina", "Samantha",
+    "Sebastian", "Serena", "Sienna", "Sophia", "Stella", "Susanna", "Tabitha", "Tamara", "Theresa", "Tobias", "Valeria",
+    "Vanessa", "Veronica", "Victoria", "Viola", "Vivian", "Wilhelmina", "Winston", "Yolanda", "Zachary", "Zelda",
+)  # fmt: skip
+"""Words said alone that resemble keywords in length and rhythm only."""
+
 
 def without_keywords(phrases: Sequence[str], keywords: Sequence[str]) -> list[str]:
     """The phrases in which no keyword occurs, and the single words of keywords of several words.

@@ -22,7 +22,7 @@ import numpy as np
 
 from streamkws.errors import ConfigError, StreamKwsError
 from streamkws.voices.environment import Environment, run_tool
-from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, without_keywords
+from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, NAMES, without_keywords
 from streamkws.voices.segments import SegmentTable
 
 HOME = Path("runs") / "kokoro"
@@ -58,8 +58,8 @@ def synthesize(
     Writes segments.csv and a FLAC file a speaker, as the sets of a corpus are; the label is the keyword, or "other". A
     call that is stopped loses the files in progress; the next one makes what is missing.
     accents: a file more of each speaker: the keywords in an accent, with some of the sounds that speakers of other
-    languages have instead of English ones. more: another file of each: six more phrases, four pairs of words and two
-    sentences without a keyword. keywords: lower case; for others than the six shipped words, no table has phrases that
+    languages have instead of English ones. more: another file of each: six more phrases, four pairs of words, two
+    sentences, and three names and three words alone, all without a keyword. keywords: lower case; for others than the six shipped words, no table has phrases that
     resemble them, and only their single words are said apart. n_processes: one a core where None. show: told of the
     progress: what, files done, files to make.
     Takes some 8 s a speaker on a core, 18 more with more, 5 more with accents.
@@ -84,6 +84,7 @@ def synthesize(
         "keywords": list(keywords),
         "confusable": without_keywords(CONFUSABLE, keywords),
         "more_confusable": without_keywords(MORE_CONFUSABLE, keywords),
+        "alone": without_keywords(NAMES, keywords),
         "files": files,
         "n_processes": min(n_processes, len(files)),
     }
