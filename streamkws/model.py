@@ -336,8 +336,8 @@ class ModelState(kernels.OneStream):
 
     def hear_silence(self) -> None:
         """Go on as after a long silence, as a stream begins: then its very first sound is heard like any other."""
-        for array, silent in zip(self.state, self.model.after_silence, strict=True):
-            np.copyto(array, silent)
+        for name, silent in self.model.after_silence._asdict().items():
+            getattr(self.state, name)[:] = silent
 
     def push(self, frames: npt.ArrayLike) -> F32:
         """Feed log-mel frames and return the posteriors of the network steps they completed.

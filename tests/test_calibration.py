@@ -20,8 +20,8 @@ from streamkws.errors import ConfigError
 from streamkws.evaluation import scoring
 from streamkws.evaluation.calibration import calibrate_model
 from streamkws.evaluation.curves import DetCurve, sweep_thresholds
-from streamkws.evaluation.results import Evaluation
-from streamkws.evaluation.thresholds import calibrate
+from streamkws.evaluation.results import Evaluation, KeywordScores
+from streamkws.evaluation.thresholds import calibrate, confident_threshold
 from streamkws.frontend import FrontEndConfig
 from streamkws.layers import LayerConfig
 from streamkws.mixing import NoiseBank
@@ -43,8 +43,8 @@ def bursts(seconds, seed):
 
 @pytest.fixture(scope="module")
 def model():
-    """A w4a8 model with random weights, whose scores come near 1 but do not reach it."""
-    random = np.random.default_rng(5)
+    """A w4a8 model with random weights, whose scores come near 1 but do not reach it, and are low in silence."""
+    random = np.random.default_rng(3)
     layer = LayerConfig(26, 3, taps=5, activation="sigmoid")
     weights = FloatWeights(
         feature_mean=np.full(26, -8, np.float32),
@@ -132,11 +132,16 @@ def test_misses_are_counted_where_there_are_recordings(model, folder, recordings
     )
 
 
-def test_margin_and_lowest_raise_thresholds(model, folder, calibration):
+def test_confidence_raises_thresholds(model, tmp_path):
+    soundfile.write(tmp_path / "long.wav", bursts(300, seed=7), 16000)
+    some, more = (calibrate_model(model, [tmp_path], 60.0, confidence=one).model for one in (0.5, 0.9))
+    for keyword in KEYWORDS:
+        assert 0 < some.thresholds[keyword] < more.thresholds[keyword] < 1
+    assert ", confidence 0.9, set on" in more.config.provenance["calibration"]
+
+
+def test_lowest_raises_thresholds(model, folder, calibration):
     plain = calibration.model.thresholds
-    raised = calibrate_model(model, [folder], TARGET, margin=0.5).model.thresholds
-    for keyword, threshold in plain.items():
-        assert raised[keyword] == pytest.approx(1 / (1 + math.exp(-0.5) * (1 - threshold) / threshold), abs=1e-5)
     middle = sorted(plain.values())[1]
     held = calibrate_model(model, [folder], TARGET, lowest=middle)
     assert held.model.thresholds == {keyword: max(threshold, middle) for keyword, threshold in plain.items()}
@@ -211,7 +216,9 @@ def test_arguments_that_cannot_be_used(model, folder, tmp_path):
             calibrate_model(model, *arguments, **settings)
 
     expect("expected a target of 0 or more false accepts per hour, got -1", [folder], -1)
-    expect("expected a margin of 0 or more, got -1", [folder], 1, margin=-1)
+    for wrong in (-1, 0.4, 1.0, math.nan):
+        text = f"expected a confidence of 0.5 to 0.999, or 0 for none, got {wrong}"
+        expect(text, [folder], 1, confidence=wrong)
     expect("expected a lowest threshold of 0 to 1, got 1.5", [folder], 1, lowest=1.5)
     expect("none: expected a folder of audio without keywords, got nothing", [tmp_path / "none"], 1)
     expect(r"expected audio files in this folder \(.flac .mp3 .*\), found none", [tmp_path], 1)
@@ -304,7 +311,54 @@ def test_export_and_calibrate_choose_alike(calibration):
     assert calibrate(evaluation, 0.1) == {"go": 0.4}
     assert calibrate(evaluation, 0.1, lowest=0.5) == {"go": 0.5}
     assert calibrate(evaluation, 0.1, lowest=0.3) == {"go": 0.4}
-    assert calibrate(evaluation, 0.1, highest=0.3) == {"go": 0.3}
-    assert calibrate(evaluation, 0.0, margin=3.0, highest=0.7) == {"go": 0.7}
-    assert calibrate(evaluation, 0.1, highest=0.5) == {"go": 0.4}
     assert np.isclose(calibrate(evaluation, 0.09)["go"], 0.6)
+
+
+def seconds(rng, hours, per_h=400, spread=1.3, height=-6.0):
+    """The scores of a negative audio whose peaks are exponential on the logit axis, (n,) float64."""
+    scores = np.full(round(hours * 3600), 1e-6)
+    places = rng.choice(len(scores) // 2, round(per_h * hours), replace=False) * 2
+    scores[places] = 1 / (1 + np.exp(-(height + rng.exponential(spread, len(places)))))
+    return scores
+
+
+def test_a_confident_threshold_keeps_its_promise_in_other_hours():
+    """The true rate at the threshold is known: it is above the target as often as the confidence allows."""
+    rng, broken = np.random.default_rng(3), {0.5: 0, 0.9: 0}
+    for _ in range(400):
+        scores = seconds(rng, 3.0)
+        for confidence in broken:
+            threshold = confident_threshold(scores, 3.0, 0.1, confidence)
+            rate = 400 * math.exp(-(math.log(threshold / (1 - threshold)) + 6.0) / 1.3)
+            broken[confidence] += rate > 0.1
+    assert 0.4 < broken[0.5] / 400 < 0.6
+    assert 0.05 < broken[0.9] / 400 < 0.15
+
+
+def test_one_sound_that_is_nearly_the_keyword_moves_a_confident_threshold_little():
+    scores = seconds(np.random.default_rng(4), 3.0)
+    before = confident_threshold(scores, 3.0, 0.1, 0.9)
+    scores[100:102] = 0.99995, 0.9999  # across two seconds: one sound
+    after = confident_threshold(scores, 3.0, 0.1, 0.9)
+    assert before < after < 1 - (1 - before) / 5 < 0.99995
+
+
+def test_without_audio_to_go_by_there_is_no_confidence():
+    scores = seconds(np.random.default_rng(5), 0.01)
+    assert confident_threshold(scores, 0.01, 0.1, 0.9) == 1.0
+    assert confident_threshold(seconds(np.random.default_rng(5), 3.0), 3.0, 0.0, 0.9) == 1.0
+    assert confident_threshold(np.zeros(7200), 2.0, 0.1, 0.9) == 1.0
+
+
+def test_a_noisy_target_counts_beside_the_clean_one():
+    rng = np.random.default_rng(6)
+    clean, noisy = seconds(rng, 3.0), seconds(rng, 3.0, spread=2.0)
+    curve = DetCurve("go", "clean", 0, 3.0, (0.1, 0.4, 0.6), misses=(0, 0, 0), false_accepts=(9, 1, 0))
+    scores = {name: {"go": KeywordScores((), tuple(one))} for name, one in (("clean", clean), ("10 dB", noisy))}
+    curves = {name: {"go": curve} for name in scores}
+    evaluation = Evaluation("m", {}, ("go",), "", 0, tuple(scores), {}, 3.0, {}, curves, {}, {}, scores=scores)
+    alone = calibrate(evaluation, 0.1, 0.9)["go"]
+    assert alone == confident_threshold(clean, 3.0, 0.1, 0.9)
+    both = calibrate(evaluation, 0.1, 0.9, noisy_targets={"10 dB": 1.0})["go"]
+    assert both == confident_threshold(noisy, 3.0, 1.0, 0.9) > alone
+    assert calibrate(evaluation, 0.1, 0.9, lowest=0.99999)["go"] == 0.99999

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkws import AudioError, BatchDetector, ConfigError, Detector, detect, load_model, posteriors
+from streamkws.audio import read_audio
+from streamkws.cli.demo import PACKAGE
 from streamkws.detector import TAIL_S, within
-from streamkws.model_file import model_path
-from streamkws.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +51,10 @@ def test_a_stream_begins_as_after_a_long_silence(bits, samples):
     assert len(np.unique(steps)) > 20
 
 
-@pytest.mark.parametrize("bits", [(32, 32), (8, 8), (4, 8)])
+@pytest.mark.parametrize("bits", ["f32", "w8a8", "w4a8"])
 def test_a_keyword_is_heard_at_the_very_end_and_at_the_very_start(bits):
-    model = load_model(f"wakewords.{'f32' if bits == (32, 32) else 'w%da%d' % bits}")
-    path = model_path(model.name).parents[1] / "streamkws" / "demo.flac"
-    with open_source(str(path)) as blocks:
-        audio = np.concatenate(list(blocks))
+    model = load_model(f"wakewords.{bits}")
+    audio = read_audio(PACKAGE / "demo.flac")
     detector = Detector(model, history_s=0)
     hits = detector.push(audio) + detector.flush()
     assert len(hits) >= 4

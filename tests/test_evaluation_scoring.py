@@ -51,7 +51,7 @@ def test_models_with_the_same_front_end_share_it(corpus):
     ToyFrontEnd.n_pushes = 0
     evaluations = evaluate_models(models, corpus, snrs_db=(None,))
     assert [model.n_front_ends for model in models] == [1, 0, 1]
-    assert ToyFrontEnd.n_pushes == 2 * 8
+    assert ToyFrontEnd.n_pushes == 2 * 8 * 2  # each file, and the silence behind it
     assert [evaluation.model for evaluation in evaluations] == ["toy.f32", "toy.w8a8", "toy.f32"]
     assert evaluations[0].at_own_thresholds == evaluations[1].at_own_thresholds == evaluations[2].at_own_thresholds
 

@@ -1,6 +1,5 @@
 """Every fast path against NumPy: the SIMD kernels, the portable ones, and both as plain Python."""
 
-
 import numpy as np
 import pytest
 from conftest import run_python

@@ -259,3 +259,82 @@ def test_features_are_the_runtimes_own(part):
         example = one.make(0)
     assert heard[0].dtype == np.int16 and np.abs(heard[0]).max() == pytest.approx(32767 * 10 ** (-6 / 20), rel=0.02)
     np.testing.assert_array_equal(example.features, FrontEnd(FRONTEND).push(heard[0])[:208])
+
+
+def is_silent(example):
+    """Which frames of an example are digital silence."""
+    return example.features.max(1) < np.log(FRONTEND.energy_floor) + 0.01
+
+
+def test_the_swapped_halves_of_a_keyword_are_no_keyword(part):
+    whole = maker(part, replace(DATA, keyword_share=0.99, partial_share=0.0), PLAIN)
+    one = maker(part, replace(DATA, keyword_share=0.0, partial_share=0.99, swapped_share=1.0), PLAIN)
+    examples = [one.make(index) for index in range(30)]
+    assert not any((example.targets[:2] != 0).any() for example in examples)
+    lengths = [
+        np.median([np.sum(made.features.max(1) > made.features.max() - 4) for made in group])
+        for group in (examples, [whole.make(index) for index in range(30)])
+    ]
+    assert 0.8 * lengths[1] < lengths[0] < 1.3 * lengths[1]  # both halves are there
+    up_first = 0
+    for example in examples:  # the chirps rise or fall: in swapped halves the band jumps back in between
+        loud = np.flatnonzero(example.features.max(1) > example.features.max() - 3)
+        bands = example.features[loud].argmax(1)
+        up_first += int(np.abs(np.diff(bands)).max() >= 4)
+    assert up_first > 20
+
+
+def test_a_piece_of_speech_alone_is_as_long_as_a_word(part):
+    data = replace(DATA, negatives={"speech": 1.0}, keyword_share=0.0, partial_share=0.0)
+    one = maker(part, replace(data, alone_share=1.0), replace(PLAIN, cut_share=0.0))
+    lengths = []
+    for index in range(40):
+        example = one.make(index)
+        assert not (example.targets[:2] != 0).any()
+        loud = np.flatnonzero(example.features.max(1) > example.features.max() - 7)
+        lengths.append((loud.max() - loud.min()) / 100)
+    assert 0.2 < min(lengths) and max(lengths) < 1.4
+    plain = maker(part, data, PLAIN)
+    stretches = [plain.make(index).features for index in range(10)]
+    assert min(np.mean(one.max(1) > one.max() - 9) for one in stretches) > 0.9
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_what_is_cut_begins_or_ends_with_the_word_and_the_rest_is_silence(part, partial):
+    share = {"keyword_share": 0.0 if partial else 0.99, "partial_share": 0.99 if partial else 0.0}
+    noisy = replace(PLAIN, noise_share=1.0, snr_min_db=10, snr_max_db=10)
+    plain = maker(part, replace(DATA, **share), noisy)
+    one = maker(part, replace(DATA, **share), replace(noisy, cut_share=1.0))
+    begun = ended = 0
+    for index in range(60):
+        before, example = plain.make(index), one.make(index)
+        np.testing.assert_array_equal(example.targets, before.targets)
+        np.testing.assert_array_equal(example.onset, before.onset)
+        silent = is_silent(example)
+        assert not is_silent(before).any()
+        begun += bool(silent[0])
+        ended += bool(silent[-1])
+        present = np.flatnonzero(example.targets[:2] == 1)
+        if present.size:
+            onset, middle = int(example.onset[present[0]]), int(example.first[present[0]])
+            end = 2 * middle - onset
+            assert not silent[onset + 2 : end - 6].any()  # the word stays, but for its last 25 ms
+            assert silent[0] or onset < 18 or silent[end + 18 :].all()
+    assert begun > 15 and ended > 30
+
+
+def test_negatives_are_cut_too(part):
+    one = maker(
+        part, replace(DATA, keyword_share=0.0, partial_share=0.0), replace(PLAIN, noise_share=1.0, cut_share=1.0)
+    )
+    silent = [is_silent(one.make(index)) for index in range(40)]
+    assert sum(frames.any() for frames in silent) > 30 and not any(frames.all() for frames in silent)
+
+
+def test_quiet_examples_are_not_drowned_by_their_own_floor(part):
+    data = replace(DATA, keyword_share=0.99, partial_share=0.0)
+    for peak_db in (-30, -60):
+        one = maker(part, data, replace(PLAIN, peak_min_db=peak_db, peak_max_db=peak_db))
+        heard = [one.make(index).features for index in range(20)]
+        contrast = [float(np.percentile(each.max(1), 97) - np.percentile(each.max(1), 20)) for each in heard]
+        assert np.median(contrast) > 3

@@ -57,9 +57,9 @@ def test_a_recipe_extends_another(tmp_path):
 
 
 def test_a_quantized_recipe_drops_the_widths_of_the_one_it_extends(tmp_path):
-    below = MINIMAL + "[export]\nbits = [[8, 8]]\nthreshold_margin = 0.5\n"
+    below = MINIMAL + "[export]\nbits = [[8, 8]]\nthreshold_confidence = 0.5\n"
     recipe = load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n", below))
-    assert recipe.quantization == QuantizationConfig() and recipe.export.threshold_margin == 0.5
+    assert recipe.quantization == QuantizationConfig() and recipe.export.threshold_confidence == 0.5
     with pytest.raises(ConfigError, match=r"expected no export\.bits"):
         load_recipe(extending(tmp_path, EXTENDING + "[quantization]\n[export]\nbits = [[4, 8]]\n", below))
     rounding = MINIMAL + "[export]\nrounding_examples = 7\n"
@@ -155,8 +155,8 @@ def test_layers_get_their_widths_from_the_section_unless_they_have_their_own(tmp
         (MINIMAL + "[export]\nearly_stopping = 1\n", "expected export.early_stopping to be bool, got 1"),
         (MINIMAL + "[export]\ntarget_fa_per_h = -1\n", "expected export.target_fa_per_h >= 0, got -1.0"),
         (
-            MINIMAL + "[export]\nlowest_threshold = 0.6\nhighest_threshold = 0.6\n",
-            "expected export.highest_threshold from above lowest_threshold to 1, got 0.6",
+            MINIMAL + "[export]\nthreshold_confidence = 0.4\n",
+            "expected export.threshold_confidence of 0.5 to 0.999, or 0, got 0.4",
         ),
         (MINIMAL + "[export]\nlowest_threshold = 1\n", "expected export.lowest_threshold from 0 to below 1, got 1.0"),
         ("model = = 3\n", "expected a recipe in TOML, .*tiny.toml is not"),

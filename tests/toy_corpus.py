@@ -36,7 +36,7 @@ class ToyState:
 
     delay_steps: int
 
-    def reset(self) -> None:
+    def hear_silence(self) -> None:
         pass
 
     def push(self, frames):

@@ -41,11 +41,11 @@ def add_to(commands: Commands) -> None:
         help="false accepts per hour that each keyword may have in this audio (default: 0.1)",
     )
     calibrate.add_argument(
-        "--margin",
+        "--confidence",
         type=float,
         default=0.0,
         metavar="X",
-        help="then raise each threshold by this much on the logit scale; 0.75 turns 0.90 into 0.95 (default: 0)",
+        help="how sure the rate is to hold in other audio of this kind, such as 0.9; without it, the rate here",
     )
     calibrate.add_argument(
         "--lowest", type=float, default=0.0, metavar="X", help="set no threshold below this (default: 0)"
@@ -70,7 +70,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
             model,
             [Path(place) for place in arguments.negatives],
             arguments.target_fa,
-            arguments.margin,
+            arguments.confidence,
             arguments.lowest,
             Path(arguments.recordings) if arguments.recordings else None,
             bar.show,

@@ -56,7 +56,7 @@ class Calibration:
         chosen = "The thresholds were chosen on this very audio: expect more false accepts in other audio."
         lowered = [k for k, point in self.after.items() if point.threshold < self.before[k].threshold]
         if lowered:
-            chosen += f" Those of {', '.join(lowered)} are lower than before; margin and lowest keep them up."
+            chosen += f" Those of {', '.join(lowered)} are lower than before; confidence and lowest keep them up."
         if self.n_allowed:
             return [
                 f"In {hours:.2f} h of negative audio, at most {target:g} per hour allows each keyword "
@@ -77,28 +77,28 @@ def calibrate_model(
     model: Model,
     negatives: Sequence[Path],
     target_fa_per_h: float,
-    margin: float = 0.0,
+    confidence: float = 0.0,
     lowest: float = 0.0,
     recordings: Path | None = None,
     progress: Progress | None = None,
 ) -> Calibration:
-    """Set each keyword's threshold to the lowest from which on it has at most so many false accepts per hour.
+    """Set each keyword's threshold for at most so many false accepts per hour.
 
     negatives: audio files, and folders of them, in which no keyword is spoken; read in blocks, so of any length.
-    margin, lowest: as for det.calibrate.
+    confidence, lowest: as for thresholds.calibrate.
     recordings: folder of folders that are named for their keyword, to count misses in; None counts none.
     progress: called with (what is done, steps done, steps in all).
     Raises ConfigError for settings out of their range, for no negative audio, and for recordings that are none.
     """
-    valid_target(target_fa_per_h, margin, lowest)
+    valid_target(target_fa_per_h, confidence, lowest)
     files, left_out = _negative_files(negatives)
     spoken, notes = ([], []) if recordings is None else read_recordings(recordings, model.keywords)
     corpus = Corpus(Path(), tuple(spoken), tuple(files), (*left_out, *notes))
     scored = score_corpus([model], corpus, snrs_db=(None,), progress=progress)
     old = evaluate_scores(model, scored, progress=progress)
-    thresholds = calibrate(old, target_fa_per_h, margin, lowest)
+    thresholds = calibrate(old, target_fa_per_h, confidence, lowest)
     n_files = len(scored.negatives)
-    how = "".join(f", {name} {value:g}" for name, value in (("margin", margin), ("lowest", lowest)) if value)
+    how = "".join(f", {name} {value:g}" for name, value in (("confidence", confidence), ("lowest", lowest)) if value)
     text = (
         f"thresholds for at most {target_fa_per_h:g} false accepts per hour and keyword{how}, set on "
         f"{scored.hours:.2f} h of other audio in {n_files} files, {date.today().isoformat()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import numpy.typing as npt
 
 from streamkws.audio import SAMPLE_RATE, AudioFile, as_float, read_audio
 from streamkws.corpus import NOISE_SUFFIX, ROOM_SET, Corpus, NegativeFile, Recording
+from streamkws.detector import TAIL_S
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd
 from streamkws.mixing import NoiseBank, RoomBank, Samples
 from streamkws.model import Model, ModelState
 
+TAIL = np.zeros(round(TAIL_S * SAMPLE_RATE), np.float32)
 BLOCK_SAMPLES = 60 * SAMPLE_RATE  # what is held of a file that gets no noise
 
 Posteriors = npt.NDArray[np.float32]
@@ -256,7 +259,7 @@ class _Ears:
         return len(samples), [self.listen([one])[0] for one in mixed]
 
     def listen(self, blocks: Iterable[Samples]) -> tuple[list[Posteriors], int]:
-        """Hear a stream; every model starts afresh, and each listens in a thread of its own.
+        """Hear a stream and the silence behind it; each model starts afresh, and listens in a thread of its own.
 
         Returns the posteriors (S, K) of each model, and the number of samples.
         """
@@ -266,14 +269,14 @@ class _Ears:
             front_end.reset()
             for _, state in states:
                 state.hear_silence()
-        for block in blocks:
+        for block in chain(blocks, [TAIL]):
             n_samples += len(block)
             for front_end, states in self._groups:
                 frames = front_end.push(block)
                 with ThreadPoolExecutor(len(states)) as pool:
                     for m, heard in [(m, pool.submit(state.push, frames)) for m, state in states]:
                         parts[m].append(np.array(heard.result(), dtype=np.float32))
-        return [np.concatenate(part) if part else np.empty((0, 0), np.float32) for part in parts], n_samples
+        return [np.concatenate(part) for part in parts], n_samples - len(TAIL)
 
 
 def _reason(name: str, path: Path, error: Exception) -> str:

@@ -4,52 +4,94 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
 
 from streamkws.errors import ConfigError
 from streamkws.evaluation.curves import HIGHEST
 from streamkws.evaluation.operating_points import CLEAN
 from streamkws.evaluation.results import Evaluation
 
+PEAKS_PER_H, LEAST_PEAKS, MOST_PEAKS = 14, 20, 200
+"""How many of the highest peaks in an hour of negative audio a confident threshold is drawn from."""
+LEAST_POSTERIOR = 1e-7
+
 
 def calibrate(
     evaluation: Evaluation,
     target_fa_per_h: float,
-    margin: float = 0.0,
+    confidence: float = 0.0,
     lowest: float = 0.0,
     noisy_targets: Mapping[str, float] | None = None,
-    highest: float = 1.0,
 ) -> dict[str, float]:
-    """Choose each keyword's threshold: the lowest with at most this many false accepts per hour.
+    """Choose each keyword's threshold for at most this many false accepts per hour.
 
+    confidence: 0 takes the lowest threshold with so few false accepts in the evaluation's audio, and so promises
+        nothing elsewhere. Above 0: how sure the rate is to hold in audio of the same kind; see confident_threshold.
     noisy_targets: further targets by condition of the evaluation, such as "10 dB".
-    margin: raises each threshold by this much on the logit axis (at 0.5, a threshold of 0.90 becomes 0.937), in case
-        the hours it was chosen on were kinder than those to come.
     lowest: no threshold is set below it.
-    highest: none is set above it, however many false accepts that makes. A threshold high enough to shut out one sound
-        that is almost the keyword shuts out people, too.
-    Raises ConfigError as valid_target does, and for a highest threshold that is below the lowest, or none.
+    Raises ConfigError as valid_target does.
     """
-    if not lowest <= highest <= 1:
-        raise ConfigError(f"expected a highest threshold of {lowest:g} (the lowest) to 1, got {highest}")
     targets = {CLEAN: target_fa_per_h, **(noisy_targets or {})}
     for target in targets.values():
-        valid_target(target, margin, lowest)
+        valid_target(target, confidence, lowest)
     thresholds: dict[str, float] = {}
     for keyword in evaluation.curves[CLEAN]:
-        curves = [evaluation.curves[name][keyword] for name in targets]
-        indices = [curve.index_at(target) for curve, target in zip(curves, targets.values(), strict=True)]
-        threshold = max(HIGHEST if i is None else curve.thresholds[i] for curve, i in zip(curves, indices, strict=True))
-        if 0 < threshold < 1 and margin:
-            threshold = round(1 / (1 + math.exp(-margin) * (1 - threshold) / threshold), 6)
-        thresholds[keyword] = min(max(threshold, lowest), highest)
+        chosen = [lowest]
+        for condition, target in targets.items():
+            if confidence:
+                scores = np.array(evaluation.scores[condition][keyword].negatives)
+                chosen.append(confident_threshold(scores, evaluation.hours, target, confidence))
+            else:
+                curve = evaluation.curves[condition][keyword]
+                i = curve.index_at(target)
+                chosen.append(HIGHEST if i is None else curve.thresholds[i])
+        thresholds[keyword] = max(chosen)
     return thresholds
 
 
-def valid_target(target_fa_per_h: float, margin: float = 0.0, lowest: float = 0.0) -> None:
-    """Raise ConfigError for a negative target or margin, or a lowest threshold outside 0..1."""
+def confident_threshold(
+    scores: npt.NDArray[np.floating], hours: float, target_fa_per_h: float, confidence: float
+) -> float:
+    """The threshold with at most this many false accepts per hour of audio of the same kind, so sure.
+
+    The highest peaks in negative audio thin out exponentially on the logit axis; the line through the highest n of them
+    goes on to rates that the hours are too few to count, and one sound that is nearly the keyword does not move it far.
+    Its slope is known as well as n peaks tell (a chi-squared distribution of 2n degrees).
+
+    scores: (n,) the highest smoothed posterior of each second of negative audio, in order. hours: of that audio.
+    Returns a threshold of six digits; HIGHEST where a target of 0, or too few peaks, allow none.
+
+    Source: exceedances over a high threshold, with exponential excesses: Coles, "An Introduction to Statistical
+    Modeling of Extreme Values", 2001, chapter 4.
+    """
+    peaks = np.sort(_peaks(scores))[::-1]
+    n = min(MOST_PEAKS, max(LEAST_PEAKS, round(PEAKS_PER_H * hours)))
+    if target_fa_per_h <= 0 or len(peaks) <= n:
+        return HIGHEST
+    excess = float(np.mean(peaks[:n]) - peaks[n])
+    spread = 1 / (9 * n)
+    least = (1 - spread + NormalDist().inv_cdf(1 - confidence) * math.sqrt(spread)) ** 3  # Wilson and Hilferty 1931
+    logit = float(peaks[n]) + excess / least * math.log(n / hours / target_fa_per_h)
+    return max(1e-6, min(HIGHEST, round(1 / (1 + math.exp(-logit)), 6)))
+
+
+def _peaks(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The logits of the seconds that are higher than both neighbours: a sound across two seconds is one peak."""
+    around = np.concatenate([[-1.0], scores, [-1.0]])
+    tops = scores[(around[1:-1] > around[:-2]) & (around[1:-1] >= around[2:])].astype(np.float64)
+    clipped = np.clip(tops, LEAST_POSTERIOR, 1 - LEAST_POSTERIOR)
+    logits: npt.NDArray[np.float64] = np.log(clipped / (1 - clipped))
+    return logits
+
+
+def valid_target(target_fa_per_h: float, confidence: float = 0.0, lowest: float = 0.0) -> None:
+    """Raise ConfigError for a negative target, a confidence outside 0..0.999, or a lowest threshold outside 0..1."""
     if target_fa_per_h < 0 or not math.isfinite(target_fa_per_h):
         raise ConfigError(f"expected a target of 0 or more false accepts per hour, got {target_fa_per_h}")
-    if margin < 0 or not math.isfinite(margin):
-        raise ConfigError(f"expected a margin of 0 or more, got {margin}")
+    if confidence and not 0.5 <= confidence <= 0.999:
+        raise ConfigError(f"expected a confidence of 0.5 to 0.999, or 0 for none, got {confidence}")
     if not 0 <= lowest <= 1:
         raise ConfigError(f"expected a lowest threshold of 0 to 1, got {lowest}")

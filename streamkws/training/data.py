@@ -28,6 +28,7 @@ class DataConfig:
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
     keyword_share, partial_share: parts of the examples that are keywords, and pieces of keywords.
+    swapped_share: part of those pieces that are both halves of the word, the second one first.
     word_pair_share: part of the single-word examples that are several words in a row.
     alone_share: part of the examples of running speech that are a piece as long as a word, alone.
     aligner: a model, by name or path, that finds the keyword in recordings whose loudest stretch is not the keyword; ""
@@ -54,6 +55,7 @@ class DataConfig:
     crop_s: float = 2.0
     keyword_share: float = 0.5
     partial_share: float = 0.08
+    swapped_share: float = 0.0
     word_pair_share: float = 0.5
     alone_share: float = 0.0
     aligner: str = ""
@@ -71,7 +73,7 @@ class DataConfig:
         shares = (self.keyword_share, self.partial_share)
         if min(shares) < 0 or sum(shares) >= 1:
             raise ConfigError("expected data.keyword_share + data.partial_share below 1, none negative")
-        for name in ("word_pair_share", "alone_share", "synthetic_share"):
+        for name in ("swapped_share", "word_pair_share", "alone_share", "synthetic_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:

@@ -153,6 +153,8 @@ class ExampleMaker:
             speakers = self.synthetic_by_speaker[keyword]
         clips = speakers[int(rng.integers(len(speakers)))]
         clip = clips[int(rng.integers(len(clips)))]
+        if partial and self.data.swapped_share and rng.random() < self.data.swapped_share:
+            return self._swapped(rng, clip, n_source)
         start, end = clip.start, clip.end
         first, last = 0, clip.samples.size  # what is taken of the clip
         if partial:
@@ -179,6 +181,20 @@ class ExampleMaker:
             canvas.piece = (start + offset, end + offset)
         else:
             canvas.words.append((keyword, start + offset, end + offset))
+        return canvas
+
+    def _swapped(self, rng: np.random.Generator, clip: Clip, n_source: int) -> _Canvas:
+        """A keyword's second half and then its first: the same voice, microphone and rhythm, and no keyword."""
+        word = clip.samples[clip.start : clip.end]
+        middle = quietest(word, int(word.size * rng.uniform(0.35, 0.65)))
+        return self._placed(rng, np.concatenate([augment.faded(word[middle:]), augment.faded(word[:middle])]), n_source)
+
+    def _placed(self, rng: np.random.Generator, piece: F32, n_source: int) -> _Canvas:
+        """A piece of sound at a random place, with nothing around it."""
+        canvas = _Canvas(np.zeros(n_source, np.float32))
+        place = int(rng.integers(max(1, n_source - piece.size)))
+        put(canvas.samples, piece, place)
+        canvas.piece = (place, place + piece.size)
         return canvas
 
     def _context(self, rng: np.random.Generator, samples: F32, first: int, last: int) -> None:
@@ -209,12 +225,7 @@ class ExampleMaker:
         length = int(rng.uniform(0.35, 1.2) * SAMPLE_RATE)
         first = int(rng.integers(max(1, speech.size - length)))
         first, last = quietest(speech, first), quietest(speech, first + length)
-        piece = augment.faded(speech[first:last])
-        canvas = _Canvas(np.zeros(n_source, np.float32))
-        place = int(rng.integers(max(1, n_source - piece.size)))
-        put(canvas.samples, piece, place)
-        canvas.piece = (place, place + piece.size)
-        return canvas
+        return self._placed(rng, augment.faded(speech[first:last]), n_source)
 
     def _stretch(self, rng: np.random.Generator, one: SegmentSet, n_source: int) -> _Canvas:
         """A stretch of running speech or noise around a random point of a random segment."""

@@ -95,10 +95,9 @@ def _with_thresholds(models: list[Model], recipe: Recipe, root: Path) -> list[Mo
         thresholds = calibrate(
             evaluation,
             wanted.target_fa_per_h,
-            wanted.threshold_margin,
+            wanted.threshold_confidence,
             wanted.lowest_threshold,
             {name: wanted.noise_target_fa_per_h for name in evaluation.curves if name != CLEAN},
-            wanted.highest_threshold,
         )
         calibrated.append(model.with_settings(thresholds=thresholds))
         print(model.config.bits, "  ".join(f"{name} {value:.4f}" for name, value in thresholds.items()))

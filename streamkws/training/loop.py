@@ -60,9 +60,7 @@ from streamkws.training.recipe_file import (
 from streamkws.training.validation import Validation
 
 
-def train(
-    config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False, held_out: str = ""
-) -> Path:
+def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False, held_out: str = "") -> Path:
     """Train the model of a recipe without stages in its run folder, runs/<name>, and return that folder.
 
     corpus, fresh: see train_network. held_out: a part of the corpus whose recordings of the keywords are left out,

@@ -188,9 +188,9 @@ class ExportConfig:
     target_fa_per_h: false accepts per hour of the validation part for which thresholds are set; 0 sets none.
     noise_snrs_db, noise_target_fa_per_h: signal-to-noise ratios at which noise is mixed into that part, and the false
         accepts per hour in each such mix that the thresholds also keep to.
-    threshold_margin: how much further each is raised, on the logit axis.
-    lowest_threshold, highest_threshold: limits of all thresholds. The highest one accepts a false accept by a sound
-        that is almost the keyword, where excluding it would miss many people.
+    threshold_confidence: how sure these rates are to hold in other audio of the kind (evaluation/thresholds.py); 0 only
+        counts in that part.
+    lowest_threshold: no threshold is set below it.
     provenance: text for the file.
     """
 
@@ -200,16 +200,15 @@ class ExportConfig:
     target_fa_per_h: float = 0.5
     noise_snrs_db: tuple[float, ...] = ()
     noise_target_fa_per_h: float = 0.5
-    threshold_margin: float = 0.0
+    threshold_confidence: float = 0.0
     lowest_threshold: float = 0.0
-    highest_threshold: float = 1.0
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for pair in self.bits:
             if not isinstance(pair, tuple) or len(pair) != 2 or not all(2 <= bits <= 8 for bits in pair):
                 raise ConfigError(f"expected export.bits to be pairs of 2 to 8 bits, got {pair}")
-        for name in ("rounding_examples", "target_fa_per_h", "noise_target_fa_per_h", "threshold_margin"):
+        for name in ("rounding_examples", "target_fa_per_h", "noise_target_fa_per_h"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected export.{name} >= 0, got {getattr(self, name)}")
         for snr_db in self.noise_snrs_db:
@@ -217,9 +216,9 @@ class ExportConfig:
                 raise ConfigError(f"expected export.noise_snrs_db to be numbers of dB, got {snr_db!r}")
         if not 0 <= self.lowest_threshold < 1:
             raise ConfigError(f"expected export.lowest_threshold from 0 to below 1, got {self.lowest_threshold}")
-        if not self.lowest_threshold < self.highest_threshold <= 1:
+        if self.threshold_confidence and not 0.5 <= self.threshold_confidence <= 0.999:
             raise ConfigError(
-                f"expected export.highest_threshold from above lowest_threshold to 1, got {self.highest_threshold}"
+                f"expected export.threshold_confidence of 0.5 to 0.999, or 0, got {self.threshold_confidence}"
             )
 
 

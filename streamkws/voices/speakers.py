@@ -59,10 +59,10 @@ def synthesize(
     call that is stopped loses the files in progress; the next one makes what is missing.
     accents: a file more of each speaker: the keywords in an accent, with some of the sounds that speakers of other
     languages have instead of English ones. more: another file of each: six more phrases, four pairs of words, two
-    sentences, and three names and three words alone, all without a keyword. keywords: lower case; for others than the six shipped words, no table has phrases that
-    resemble them, and only their single words are said apart. n_processes: one a core where None. show: told of the
-    progress: what, files done, files to make.
-    Takes some 8 s a speaker on a core, 18 more with more, 5 more with accents.
+    sentences, three names and three other words, all without a keyword. keywords: lower case; for others than the six
+    shipped words, no table has phrases that resemble them, and only their single words are said apart. n_processes: one
+    a core where None. show: told of the progress: what, files done, files to make.
+    Takes some 8 s a speaker on a core, 24 more with more, 5 more with accents.
     Raises ConfigError for a setting, or a folder that holds other keywords; MissingExtraError where pip or npm fails;
     StreamKwsError where the synthesizer fails; OSError where the folder cannot be written.
     """
