@@ -1,13 +1,18 @@
 """Which checkpoints a training continues, starts or learns from."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from conftest import random_model
 from training_runs import AWARE, FROM_CHIRPS, RECIPE, check_refused, read_checkpoint
 
-from streamkws.errors import ConfigError
+from streamkws.errors import ConfigError, ModelFileError
+from streamkws.model_file import save_model
 from streamkws.training.checkpoint import config_from_text, config_to_text, load_network, save_checkpoint
 from streamkws.training.loop import train
+from streamkws.training.network import KeywordNetwork
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,79 @@ def test_training_does_not_start_from_the_folder_that_it_writes(chirps_run, trai
     ):
         train(recipe, corpus=training_corpus, fresh=True)
     assert (chirps_run / "runs" / "chirps" / "checkpoint.pt").exists()
+
+
+FROM_MODEL = AWARE.replace("learning_rate = 1e-2", 'learning_rate = 0\nstart_from = "begun.f32.safetensors"').replace(
+    "24", "2"
+)
+
+
+@pytest.fixture
+def begun(chirps_run, tmp_path, monkeypatch):
+    """A folder with the float32 model of a finished run."""
+    monkeypatch.chdir(tmp_path)
+    model = load_network(chirps_run / "runs" / "chirps" / "checkpoint.pt").to_model()
+    save_model(model, tmp_path / "begun.f32.safetensors")
+    save_model(model.quantize(8, 8), tmp_path / "begun.w8a8.safetensors")
+    return model
+
+
+def test_training_starts_from_a_model(begun, training_corpus, tmp_path):
+    (tmp_path / "same.toml").write_text(FROM_MODEL)
+    folder = train(tmp_path / "same.toml", corpus=training_corpus)
+    frames = np.random.default_rng(1).normal(-8, 3, (200, 20)).astype(np.float32)
+    network = load_network(folder / "checkpoint.pt")
+    started = network.to_model().new_state().push(frames)
+    np.testing.assert_allclose(started, begun.new_state().push(frames), atol=0.02)  # nothing was learnt in two steps
+
+    features = np.random.default_rng(2).normal(-8, 3, (64, 208, 20)).astype(np.float32)
+    fresh = KeywordNetwork(begun.config, n_auxiliary=3)
+    fresh.take_over(begun, features)
+    with torch.no_grad():
+        trained, used = fresh.train()(torch.from_numpy(features)), fresh.eval()(torch.from_numpy(features))
+    np.testing.assert_allclose(trained, used, atol=0.05)  # batch normalization changes nothing, in training either
+    np.testing.assert_allclose(fresh.to_model().new_state().push(frames), begun.new_state().push(frames), atol=1e-4)
+
+
+def test_another_keyword_starts_from_a_models_layers_below_the_output(begun, training_corpus, tmp_path):
+    recipe = FROM_MODEL.replace('["go up", "down"]', '["down"]')
+    (tmp_path / "other.toml").write_text(recipe)
+    network = load_network(train(tmp_path / "other.toml", corpus=training_corpus) / "checkpoint.pt")
+    model = network.to_model()
+    for own, layer in zip(model.layers[:-1], begun.layers[:-1], strict=True):
+        # as they were, but for the statistics of batch normalization, which go on in training
+        assert np.corrcoef(own.weights.ravel(), layer.weights.ravel())[0, 1] > 0.98
+    assert model.layers[-1].weights.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "taps = 5",
+            "taps = 4",
+            "cannot start from begun.f32.safetensors: expected layer 0 taps to be 4, got 5",
+        ),
+        ("outputs = 16, taps = 3", "outputs = 24, taps = 3, residual = false", "layer 1 n_outputs to be 24, got 16"),
+        ("n_mels = 20", "n_mels = 24", "expected n_mels to be 24, got 20"),
+        ("begun.f32", "begun.w8a8", "expected training.start_from to be an f32 model, got chirps.w8a8"),
+        ("begun.f32", "none", "none.safetensors"),
+    ],
+)
+def test_training_does_not_start_from_another_model(begun, training_corpus, old, new, message):
+    recipe = FROM_MODEL.replace(old, new)
+    if "residual = false" in new:
+        recipe = recipe.replace("residual = false, dilation = 4, residual = true", "dilation = 4")
+    with pytest.raises((ConfigError, ModelFileError), match=message):
+        check(recipe, training_corpus)
+
+
+def check(recipe, corpus):
+    Path("refused.toml").write_text(recipe)
+    try:
+        train("refused.toml", corpus=corpus)
+    finally:
+        assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from streamkws.errors import ConfigError
-from streamkws.model import ModelConfig
-from streamkws.model_file import config_from_json
+from streamkws.layers import LayerConfig
+from streamkws.model import Model, ModelConfig
+from streamkws.model_file import SUFFIX, config_from_json, load_model, shipped_models
 from streamkws.training.data import parts_of
 from streamkws.training.fake_quant import QuantizationConfig
 from streamkws.training.network import KeywordNetwork
@@ -92,35 +93,53 @@ def read_checkpoint(path: Path, recipe: Recipe, part: Path) -> dict[str, Any]:
     return entries
 
 
-def read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | None:
-    """The network that training.start_from names, None where it names none.
+def read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | Model | None:
+    """The network, or the model, that training.start_from names; None where it names none.
 
-    Raises ConfigError where it is another than the recipe's; only the widths may differ.
+    Raises ConfigError where a network is another than the recipe's; only the widths may differ.
     """
-    if not recipe.training.start_from:
+    name = recipe.training.start_from
+    if not name:
         return None
+    config = recipe.model.to_model_config({}, recipe.quantization)
+    if name.endswith(SUFFIX) or name in shipped_models():
+        model = load_model(name)
+        if not model.config.is_float:
+            raise ConfigError(f"expected training.start_from to be an f32 model, got {model.name}")
+        _check_same(name, _below_output(config), _below_output(model.config))
+        return model
     path = latest_checkpoint(recipe.training.start_from)
     if path.resolve().parent == folder.resolve():
         raise ConfigError(f"expected training.start_from outside {folder}, which this run writes, got {path}")
     network = load_network(path)
-    wanted = _properties(recipe.model.to_model_config({}, recipe.quantization), n_other_outputs(recipe, part))
-    found = _properties(network.config, network.n_auxiliary)
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise ConfigError(f"cannot start from {path}: expected {name} to be {value!r}, got {found[name]!r}")
+    wanted, found = (
+        {"keywords": one.keywords, "the number of auxiliary outputs": n, **_properties(one, one.layers)}
+        for one, n in ((config, n_other_outputs(recipe, part)), (network.config, network.n_auxiliary))
+    )
+    _check_same(path, wanted, found)
     return network
 
 
-def _properties(config: ModelConfig, n_auxiliary: int) -> dict[str, Any]:
-    """What two networks must have in common for the weights of one to be those of the other, by name."""
-    properties = {
-        "keywords": config.keywords,
-        "the number of auxiliary outputs": n_auxiliary,
+def _check_same(place: str | Path, wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise ConfigError for the first property of a place to start from that is another than wanted."""
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise ConfigError(f"cannot start from {place}: expected {name} to be {value!r}, got {found.get(name)!r}")
+
+
+def _below_output(config: ModelConfig) -> dict[str, Any]:
+    """The properties of a network but for its output."""
+    return _properties(config, config.layers[:-1])
+
+
+def _properties(config: ModelConfig, layers: tuple[LayerConfig, ...]) -> dict[str, Any]:
+    """What two networks must have in common for the weights of some layers to be each other's, by name."""
+    properties: dict[str, Any] = {
         "frame_stride": config.frame_stride,
         **asdict(config.frontend),
         "the number of layers": len(config.layers),
     }
-    for index, layer in enumerate(config.layers):
+    for index, layer in enumerate(layers):
         shape = {name: value for name, value in asdict(layer).items() if name not in ("weight_bits", "activation_bits")}
         properties |= {f"layer {index} {name}": value for name, value in shape.items()}
     return properties

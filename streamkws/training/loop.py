@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from streamkws.errors import ConfigError, StreamKwsError
+from streamkws.model import Model
 from streamkws.training.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -58,6 +59,9 @@ from streamkws.training.recipe_file import (
     without_part,
 )
 from streamkws.training.validation import Validation
+
+N_TAKEN_OVER = 512
+"""Examples by which batch normalization is set where training starts from a model."""
 
 
 def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool = False, held_out: str = "") -> Path:
@@ -135,13 +139,13 @@ class Inputs:
     """What a training reads beside its recipe.
 
     part, validation_part: folders of the corpus. resumed: entries of the checkpoint that it continues from, or None.
-    start: the network whose weights it starts from, or None. ensemble: what it learns from, or None.
+    start: the network, or the model, whose weights it starts from, or None. ensemble: what it learns from, or None.
     """
 
     part: Path
     validation_part: Path
     resumed: dict[str, Any] | None
-    start: KeywordNetwork | None
+    start: KeywordNetwork | Model | None
     ensemble: Ensemble | None
 
 
@@ -221,10 +225,8 @@ class Training:
         self.n_auxiliary = n_other_outputs(recipe, inputs.part)
         self.network = KeywordNetwork(self.config, self.n_auxiliary, recipe.quantization)
         self.optimizer = adamw(self.network, self.settings)
-        if resumed is None and inputs.start is None:
-            self.network.normalize_by(pool.features(0))
-        elif resumed is None and inputs.start is not None:
-            self.network.load_state_dict(inputs.start.state_dict())
+        if resumed is None:
+            self._begin(inputs.start)
         self.teacher = moments(pool.embeddings(0)) if recipe.data.teacher and not resumed else None
         self.average = ExponentialMovingAverage(self.network)
         if resumed:
@@ -235,6 +237,15 @@ class Training:
         n_weights = sum(parameter.numel() for parameter in self.network.parameters())
         report.say(f"{n_weights} weights, {len(config.keywords)} keywords and {self.n_auxiliary} auxiliary outputs")
         self.clock = Clock(recipe, step, elapsed_s)
+
+    def _begin(self, start: KeywordNetwork | Model | None) -> None:
+        """Set the network to what training starts from."""
+        if isinstance(start, Model):
+            self.network.take_over(start, self.pool.features(0)[:N_TAKEN_OVER])
+        elif start is not None:
+            self.network.load_state_dict(start.state_dict())
+        else:
+            self.network.normalize_by(self.pool.features(0))
 
     def _restore(self, entries: dict[str, Any]) -> None:
         """Set the state to that of a checkpoint."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from streamkws.errors import ConfigError
-from streamkws.layers import LayerConfig
+from streamkws.layers import Layer, LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
 from streamkws.training.fake_quant import QuantizationConfig, StaticRange, fake_quantize, fake_quantize_weights
 
@@ -88,6 +88,25 @@ class CausalLayer(nn.Module):
             [fake_quantize_weights(part, self.config.weight_bits, ranges, gradient) for part in parts if len(part)]
         )
 
+    def take_over(self, layer: Layer, x: Tensor) -> None:
+        """Compute what a float32 layer of the same shape does. x: (B, I, T) inputs, some of what it will get.
+
+        Batch normalization gets the mean and deviation that its own inputs have on x, so that it changes nothing.
+        """
+        weights = np.ascontiguousarray(np.asarray(layer.weights).transpose(0, 2, 1))
+        self.conv.weight[: len(weights)] = torch.from_numpy(weights)
+        bias = torch.from_numpy(layer.bias.copy())
+        if self.norm is None:
+            assert self.conv.bias is not None
+            self.conv.bias[: len(bias)] = bias
+            return
+        assert self.norm.running_var is not None and self.norm.running_mean is not None
+        sums = self._convolve(nn.functional.pad(x, (self.padding, 0)), self.conv.weight, None)
+        self.norm.running_mean.copy_(sums.mean((0, 2)))
+        self.norm.running_var.copy_(sums.var((0, 2)))
+        self.norm.weight.copy_(torch.sqrt(self.norm.running_var + self.norm.eps))
+        self.norm.bias.copy_(bias + self.norm.running_mean)
+
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weights (O, I, taps) and biases (O,), float32, with the batch normalization folded in; differentiable."""
         if self.norm is None:
@@ -149,6 +168,22 @@ class KeywordNetwork(nn.Module):
         """Set the input's normalization by examples, (..., F) log-mel: mean 0 and deviation 1 in every band."""
         frames = features.reshape(-1, features.shape[-1]).astype(np.float64)
         self.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
+
+    def take_over(self, model: Model, features: npt.NDArray[np.float32]) -> None:
+        """Take over a float32 model's layers below the output, and the output where it has the same keywords.
+
+        model: of the same shapes below the output.
+        features: (B, T, F) log-mel of training audio, by which batch normalization is set to change nothing.
+        """
+        self.set_features(*model.features)
+        self.eval()
+        with torch.no_grad():
+            x = ((torch.from_numpy(features) - self.feature_mean) * self.feature_scale).transpose(1, 2)
+            for index, (own, layer) in enumerate(zip(self.causal_layers, model.layers, strict=True)):
+                if index < len(model.layers) - 1 or self.config.keywords == model.keywords:
+                    own.take_over(layer, x)
+                x = own(x)
+        self.train()
 
     def quantize(self, quantizing: bool) -> None:
         """Turn the quantization of all layers that have bits on or off."""

@@ -99,7 +99,9 @@ class NetworkConfig:
 class TrainingConfig:
     """The [training] section.
 
-    start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; "": from scratch.
+    start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; or an f32 model, by
+        name or file, whose layers below the output it starts from (the output, too, if the keywords are the same); "":
+        from scratch.
     steps, max_minutes: training ends, its learning rate at learning_rate_end, after these steps or minutes, whichever
         come first; 0 minutes: no limit.
     batch: examples per step. reuse: how often an example is used on average. pool: how many examples are drawn from.
