@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     F32 = npt.NDArray[np.float32]
 
 WINDOWS = ("rectangular", "hann")
+MAX_FFT_SAMPLES, MAX_MELS, MAX_RATE = 65_536, 1024, 768_000
+LEAST_FLOOR = 1e-37
+"""Below it a float32 loses its digits, and then all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,20 @@ class FrontEndConfig:
             )
         if self.fft_samples < 4 or self.fft_samples & (self.fft_samples - 1):
             raise ConfigError(f"expected fft_samples to be a power of two of at least 4, got {self.fft_samples}")
-        if self.n_mels < 1:
-            raise ConfigError(f"expected at least 1 mel band, got {self.n_mels}")
+        if self.fft_samples > MAX_FFT_SAMPLES:
+            raise ConfigError(f"expected fft_samples of at most {MAX_FFT_SAMPLES}, got {self.fft_samples}")
+        if not 1 <= self.n_mels <= MAX_MELS:
+            raise ConfigError(f"expected 1 to {MAX_MELS} mel bands, got {self.n_mels}")
+        if not 1 <= self.sample_rate <= MAX_RATE:
+            raise ConfigError(f"expected a sample_rate of 1 to {MAX_RATE} Hz, got {self.sample_rate}")
         if not 0 <= self.low_hz < self.high_hz <= self.sample_rate / 2:
             raise ConfigError(
                 f"expected 0 <= low_hz < high_hz <= {self.sample_rate / 2:g}, got {self.low_hz:g} and {self.high_hz:g}"
             )
         if self.window not in WINDOWS:
             raise ConfigError(f"expected a window of {', '.join(WINDOWS)}, got {self.window!r}")
-        if not self.energy_floor > 0:
-            raise ConfigError(f"expected a positive energy_floor, got {self.energy_floor}")
+        if not LEAST_FLOOR <= self.energy_floor <= 1:
+            raise ConfigError(f"expected an energy_floor of {LEAST_FLOOR:g} to 1, got {self.energy_floor}")
         if not 0 <= self.preemphasis <= 1:
             raise ConfigError(f"expected preemphasis in 0..1, got {self.preemphasis}")
 

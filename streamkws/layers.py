@@ -32,6 +32,7 @@ ACTIVATIONS = {
 FLOAT_BITS = 32
 MAX_INPUTS = 33_000
 """255 * 255 * 33,000 still fits the kernels' int32 sums."""
+MAX_SLOTS = 65_536
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class LayerConfig:
             )
         if self.taps < 1 or self.dilation < 1:
             raise ConfigError(f"expected taps and dilation of at least 1, got {self.taps} and {self.dilation}")
+        if self.n_slots > MAX_SLOTS:
+            raise ConfigError(f"expected a layer that holds at most {MAX_SLOTS} frames, got {self.n_slots}")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.residual and self.n_inputs != self.n_outputs:
@@ -131,6 +134,19 @@ class Layer:
         tables = (self.weights.lo, self.weights.step) if isinstance(self.weights, Quantized) else (self.weights,)
         if not all(np.isfinite(table).all() for table in (*tables, self.bias)):
             raise ConfigError("expected finite weights, got NaN or infinite ones")
+
+    def bounds(self, highest_input: float) -> tuple[float, float]:
+        """What no output exceeds, and no term on the way to one, where no input exceeds highest_input; all absolute."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = self.weights.dequantize() if isinstance(self.weights, Quantized) else self.weights
+        biases = np.abs(self.bias.astype(np.float64))
+        sums = np.abs(weights).sum((1, 2), dtype=np.float64) * highest_input + biases
+        highest = float(sums.max()) + (highest_input if self.config.residual else 0.0)
+        if not isinstance(self.weights, Quantized):
+            return highest, highest
+        lo, step = (np.abs(table.astype(np.float64)) for table in (self.weights.lo, self.weights.step))
+        n_inputs = self.config.taps * self.config.n_inputs
+        return highest, float((n_inputs * (lo + step * (2**self.weights.bits - 1)) * highest_input + biases).max())
 
     def quantize(self, config: LayerConfig, ranges: str = "column") -> Layer:
         """This float32 layer in the widths of config, its columns quantized by equations (1) and (2).

@@ -28,6 +28,11 @@ ROUNDING = "rounding"
 """The entry of provenance that says on what a model's codes were chosen (Model.quantize with examples)."""
 
 
+MAX_STRIDE, MAX_REMEMBERED, MAX_DURATION_S = 1000, 1 << 26, 60.0
+MAX_FILTER, MAX_LOG_MEL, MAX_VALUE = 1e3, 200.0, 1e36
+"""What keeps every value on its way within float32: a log-mel of the loudest sound that is let in is below 200."""
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything about a model but its weights; travels in the model file.
@@ -55,8 +60,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.keywords or len(set(self.keywords)) != len(self.keywords):
             raise ConfigError(f"expected at least one keyword and no name twice, got {self.keywords}")
-        if self.frame_stride < 1:
-            raise ConfigError(f"expected frame_stride of at least 1, got {self.frame_stride}")
+        for keyword in self.keywords:
+            if not keyword.strip() or not keyword.isprintable():
+                raise ConfigError(f"expected keywords of printable characters, got {keyword!r}")
+        if not 1 <= self.frame_stride <= MAX_STRIDE:
+            raise ConfigError(f"expected frame_stride of 1 to {MAX_STRIDE}, got {self.frame_stride}")
         if not self.layers:
             raise ConfigError("expected at least one layer, got none")
         n = self.frontend.n_mels
@@ -75,8 +83,16 @@ class ModelConfig:
                 f"expected {n_outputs} outputs of the last layer for {len(self.keywords)} keywords with "
                 f"{last.activation}, got {last.n_outputs}"
             )
+        remembered = sum(layer.n_slots * layer.n_inputs for layer in self.layers)
+        if remembered > MAX_REMEMBERED:
+            raise ConfigError(f"expected layers that remember at most {MAX_REMEMBERED} values, got {remembered}")
         valid_keywords(self.thresholds, self.keywords)
         valid_keywords(self.durations_s, self.keywords)
+        _check_numbers("threshold", self.thresholds, 1.0)
+        _check_numbers("duration in seconds", self.durations_s, MAX_DURATION_S)
+        for name, text in self.provenance.items():
+            if not isinstance(text, str):
+                raise ConfigError(f"expected provenance to be text, got {text!r} for {name!r}")
         if self.weight_errors and [len(errors) for errors in self.weight_errors] != [2] * len(self.layers):
             raise ConfigError(
                 f"expected two weight_errors for each of {len(self.layers)} layers, got {self.weight_errors}"
@@ -136,6 +152,7 @@ class Model:
             raise ConfigError("expected finite feature and filter tables, got NaN or infinite ones")
         if tuple(layer.config for layer in layers) != config.layers:
             raise ConfigError("expected the layers of the configuration, got other ones")
+        _check_bounded(layers, features, filters)
         self.config = config
         self.layers = layers
         self.features = features
@@ -352,6 +369,25 @@ class ModelState(kernels.OneStream):
         posteriors = np.empty((n + 1, len(config.keywords)), np.float32)  # a row of room for the frames behind the last
         kernels.push_frames(self.model.network, self.state, config.frame_stride, rows, posteriors)
         return posteriors[:n]
+
+
+def _check_numbers(what: str, values: Mapping[str, Any], most: float) -> None:
+    """Raise ConfigError for a value that is no number above 0 and at most so much."""
+    for keyword, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+            raise ConfigError(f"expected a {what} above 0 and at most {most:g} for {keyword!r}, got {value!r}")
+
+
+def _check_bounded(layers: tuple[Layer, ...], features: F32, filters: F32) -> None:
+    """Raise ConfigError where some sound might make a value too large for float32, and the posteriors NaN."""
+    if float(np.abs(filters).max(initial=0.0)) > MAX_FILTER:
+        raise ConfigError(f"expected mel filters of at most {MAX_FILTER:g}, got {np.abs(filters).max():g}")
+    mean, scale = np.abs(features.astype(np.float64))
+    highest = float(((mean + MAX_LOG_MEL) * scale).max())
+    for index, layer in enumerate(layers):
+        highest, term = layer.bounds(highest)
+        if not max(highest, term) <= MAX_VALUE:
+            raise ConfigError(f"expected values of at most {MAX_VALUE:g} in layer {index}, they may reach {term:g}")
 
 
 def _network(layers: tuple[Layer, ...], features: F32) -> kernels.Network:

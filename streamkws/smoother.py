@@ -13,6 +13,7 @@ from streamkws import kernels
 from streamkws.errors import ConfigError
 
 DEFAULT_THRESHOLD = 0.5
+MAX_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class SmootherConfig:
     refractory_steps: int = 50
 
     def __post_init__(self) -> None:
+        most = max(self.smoothing_steps, self.patience_steps, self.refractory_steps)
+        if most > MAX_STEPS:
+            raise ConfigError(f"expected at most {MAX_STEPS} steps in the smoother, got {most}")
         if self.smoothing_steps < 1 or self.patience_steps < 0 or self.refractory_steps < 0:
             raise ConfigError(
                 "expected smoothing_steps >= 1, patience_steps >= 0 and refractory_steps >= 0, got "

@@ -170,7 +170,7 @@ def mismatched(model):
         (lambda: LayerConfig(5, 5, weight_bits=8), "expected weights and activations both in float32 or both quantize"),
         (lambda: config(keywords=()), "expected at least one keyword and no name twice"),
         (lambda: config(keywords=("a", "a")), "expected at least one keyword and no name twice"),
-        (lambda: config(frame_stride=0), "expected frame_stride of at least 1, got 0"),
+        (lambda: config(frame_stride=0), "expected frame_stride of 1 to 1000, got 0"),
         (lambda: config(layers=()), "expected at least one layer, got none"),
         (lambda: config(layers=(LayerConfig(7, 1, activation="sigmoid"),)), "expected 20 inputs in layer 0, got 7"),
         (

@@ -71,9 +71,10 @@ def header_of(path):
     return json.loads(metadata["streamkws"])
 
 
-def edited(tmp_path, tensors=None, drop=(), header=None, config=None, drop_settings=()):
-    """A file of the random w4a8 model with some tensors, settings or the whole header changed."""
-    good = save_model(random_model().quantize(4, 8), tmp_path / "good.safetensors")
+def edited(tmp_path, tensors=None, drop=(), header=None, config=None, drop_settings=(), bits=4):
+    """A file of the random model, w4a8 unless said, with some tensors, settings or the whole header changed."""
+    model = random_model() if bits == 32 else random_model().quantize(bits, 8)
+    good = save_model(model, tmp_path / "good.safetensors")
     contents = {k: v for k, v in {**load_file(good), **(tensors or {})}.items() if k not in drop}
     if header is None:
         old = header_of(good)
@@ -206,3 +207,69 @@ def test_a_fraction_for_a_size_is_said_and_reaches_no_kernel(name, tmp_path):
     layers[1][name] += 0.9
     with pytest.raises(ModelFileError, match=rf"expected int for {name} in LayerConfig, got \d+\.9"):
         load_model(edited(tmp_path, config={"layers": layers}))
+
+
+def with_layer(changes):
+    """Changes to the first layer of a configuration."""
+    return lambda config: config["layers"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (with_layer({"dilation": 10**30}), "expected a layer that holds at most 65536 frames, got 4"),
+        (with_layer({"dilation": 1 << 33}), "expected a layer that holds at most 65536 frames, got "),
+        (with_layer({"n_inputs": 33_000, "dilation": 10_000}), "expected 20 inputs in layer 0, got 33000"),
+        (lambda config: config.update(frame_stride=1 << 33), "expected frame_stride of 1 to 1000, got 8589934592"),
+        (lambda config: config["smoother"].update(refractory_steps=1 << 63), "expected at most 100000 steps in the sm"),
+        (lambda config: config["frontend"].update(n_mels=1 << 40), "expected 1 to 1024 mel bands, got "),
+        (lambda config: config["thresholds"].update(alexa="x"), "expected a threshold above 0 .* for 'alexa', got 'x'"),
+        (lambda config: config["thresholds"].update(alexa=7), "expected a threshold above 0 and at most 1 .* got 7"),
+        (lambda config: config["thresholds"].update(alexa=0), "expected a threshold above 0 and at most 1 .* got 0"),
+        (lambda config: config["thresholds"].update(alexa=True), "expected a threshold .* got True"),
+        (lambda config: config["thresholds"].update(alexa=float("nan")), "expected a threshold .* got nan"),
+        (
+            lambda config: config["durations_s"].update(alexa=1e9),
+            "expected a duration in seconds above 0 and at most 60",
+        ),
+        (lambda config: config["provenance"].update(name=5), "expected provenance to be text, got 5 for 'name'"),
+        (
+            lambda config: config.update(keywords=["a\x1b[2J", "b", "c"]),
+            "expected keywords of printable characters, got ",
+        ),
+        (lambda config: config.update(keywords=["a\nb", "b", "c"]), "expected keywords of printable characters"),
+        (lambda config: config.update(keywords=[" ", "b", "c"]), "expected keywords of printable characters, got ' '"),
+    ],
+)
+def test_no_number_of_a_file_is_larger_than_it_may_be(change, text, tmp_path):
+    """Each was once a MemoryError, an OverflowError or a TypeError, here or in the first push."""
+    good = save_model(random_model().quantize(4, 8), tmp_path / "good.safetensors")
+    config = header_of(good)["config"]
+    change(config)
+    with pytest.raises(ModelFileError, match=text):
+        load_model(edited(tmp_path, config=config))
+
+
+@pytest.mark.parametrize("bits", [32, 8, 4])
+@pytest.mark.parametrize("value", [1e38, -1e38])
+def test_no_model_answers_nan(bits, value, tmp_path):
+    """Weights that are finite, and whose sums are not: such a model once loaded and answered NaN."""
+    model = random_model() if bits == 32 else random_model().quantize(bits, 8)
+    save_model(model, tmp_path / "good.safetensors")
+    names = ["layers.1.weights"] if bits == 32 else ["layers.1.lo", "layers.1.step"]
+    for name in (*names, "features", "frontend.mel_weights"):
+        tensor = load_file(tmp_path / "good.safetensors")[name].copy()
+        tensor.flat[1] = value
+        with pytest.raises(ModelFileError, match=r"expected (values|mel filters) of at most|got NaN or infinite ones"):
+            load_model(edited(tmp_path, bits=bits, tensors={name: tensor}))
+
+
+def test_what_is_bounded_is_finite_whatever_is_heard():
+    """The loudest sounds that are let in, at the bound: still no NaN."""
+    rng = np.random.default_rng(0)
+    loud = [64.0 * np.sign(rng.standard_normal(8000)), 64.0 * np.ones(8000), np.zeros(8000)]
+    for model in (random_model(), random_model().quantize(8, 8), random_model().quantize(2, 2)):
+        for samples in loud:
+            frames = model.new_front_end().push(samples.astype(np.float32))
+            assert np.abs(frames).max() < 200
+            assert np.isfinite(posteriors(samples.astype(np.float32), model)).all()
