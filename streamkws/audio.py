@@ -26,6 +26,7 @@ SAMPLE_RATE = 16000
 FULL_SCALE = 32768
 """The int16 value that corresponds to 1.0."""
 
+NO_LENGTH = "cut off: its header says that there is no audio; heard was what is behind it"
 MAX_ABS = 64.0
 """Largest float sample that is accepted: room for the overshoot of a resampler, but not for unscaled int16 values."""
 
@@ -226,9 +227,15 @@ class AudioFile:
             # A descriptor, not the name: libsndfile would trust a name that ends in .mp3 or .raw. On Windows its wheels
             # have a C library of their own, which does not know Python's descriptors.
             posix = os.name == "posix"
-            self._decoder = _decoder_class()(self._file.fileno() if posix else self.name, closefd=False)
+            if self._missing == NO_LENGTH and posix:
+                self._open_pipe(*_with_unknown_length(self._file))
+            else:
+                self._decoder = _decoder_class()(self._file.fileno() if posix else self.name, closefd=False)
             if self._decoder.format == "MP3" and stat.S_ISREG(status.st_mode) and posix:
-                self._open_mp3()
+                # If no Xing header states an MP3's length, libsndfile guesses it from the file's size and stops there;
+                # half of a file with a variable bit rate was lost so. A pipe it reads to the end.
+                self._decoder.close()
+                self._open_pipe(b"", _id3_bytes(self._file))
         except OSError as error:
             raise AudioError(_reason(error)) from None
         except soundfile.LibsndfileError as error:
@@ -236,18 +243,13 @@ class AudioFile:
             raise AudioError(f"cannot be read as wav, flac, ogg or mp3 (libsndfile: {reason})") from None
         self.rate: int = self._decoder.samplerate
         self.n_channels: int = self._decoder.channels
-        self._n_frames: int = self._decoder.frames
+        self._n_frames: int = _UNKNOWN_FRAMES if self._missing == NO_LENGTH else self._decoder.frames
 
-    def _open_mp3(self) -> None:
-        """Open the file again, as a pipe.
-
-        If no Xing header states an MP3's length, libsndfile guesses it from the file's size and stops there; half of a
-        file with a variable bit rate was lost so. A pipe it reads to the end.
-        """
-        self._decoder.close()
-        self._file.seek(_id3_bytes(self._file))
+    def _open_pipe(self, head: bytes, start: int) -> None:
+        """Open the file through a pipe: the bytes head, and then the file's from start on."""
+        self._file.seek(start)
         self._pipe, inlet = os.pipe()
-        self._pump = Thread(target=_copy, args=(self._file, inlet), daemon=True)
+        self._pump = Thread(target=_copy, args=(head, self._file, inlet), daemon=True)
         self._pump.start()
         self._decoder = _decoder_class()(self._pipe, closefd=False)
 
@@ -346,11 +348,14 @@ def _what_is_missing(file: FileIO, size: int) -> str:
     order, wanted = (">I", b"SSND") if head[:4] == b"FORM" else ("<I", b"data")
     if head[:4] not in (b"RIFF", b"FORM"):
         return ""
+    stated = int.from_bytes(head[4:8], "little")
     start = len(head)
     while len(chunk := file.read(8)) == 8:
         (length,) = struct.unpack(order, chunk[4:])
         start += 8
         if chunk[:4] == wanted:
+            if length == 0 and order == "<I" and stated < size - 8 and start < size:
+                return NO_LENGTH
             n_missing = start + length - size
             if n_missing <= 0 or length >= _UNKNOWN_BYTES:
                 return ""
@@ -385,9 +390,21 @@ def _decoder_class() -> Any:
     return Decoder
 
 
-def _copy(file: FileIO, inlet: int) -> None:
-    """Copy a file into a pipe until its reader closes it."""
+def _with_unknown_length(file: FileIO) -> tuple[bytes, int]:
+    """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts."""
+    file.seek(0)
+    head = bytearray(file.read(12))
+    while (chunk := file.read(8))[:4] != b"data":
+        (length,) = struct.unpack("<I", chunk[4:])
+        head += chunk + file.read(length + length % 2)
+    head[4:8] = b"\xff" * 4
+    return bytes(head) + b"data" + b"\xff" * 4, len(head) + 8
+
+
+def _copy(head: bytes, file: FileIO, inlet: int) -> None:
+    """Copy bytes and the rest of a file into a pipe until its reader closes it."""
     with suppress(OSError), open(inlet, "wb") as pipe:
+        pipe.write(head)
         shutil.copyfileobj(file, pipe, 1 << 16)
 
 

@@ -373,6 +373,9 @@ def test_mp3_abandoned_midway_leaves_no_thread(vbr_mp3: Path) -> None:
     assert threading.active_count() == before
 
 
+REST = "heard was what is behind it"
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF024])
 def test_wav_from_a_pipe_whose_header_cannot_know_the_length(tmp_path: Path, size: int) -> None:
     path = tmp_path / "streamed.wav"
@@ -382,6 +385,29 @@ def test_wav_from_a_pipe_whose_header_cannot_know_the_length(tmp_path: Path, siz
     data[at + 4 : at + 8] = size.to_bytes(4, "little")
     path.write_bytes(data)
     assert heard(path) == (2 * SAMPLE_RATE, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="heard through a pipe")
+@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("stated", [0, 36])
+def test_wav_whose_recorder_was_cut_off_before_it_wrote_the_length(tmp_path: Path, rate: int, stated: int) -> None:
+    """Nothing was heard, and not a word said."""
+    soundfile.write(tmp_path / "whole.wav", sweep(rate), rate, subtype="PCM_24")
+    data = bytearray((tmp_path / "whole.wav").read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4], data[4:8] = bytes(4), stated.to_bytes(4, "little")
+    (tmp_path / "cut.wav").write_bytes(data)
+    samples, trouble = listen(tmp_path / "cut.wav")
+    assert trouble == f"{tmp_path / 'cut.wav'}: cut off: its header says that there is no audio; {REST}"
+    assert np.array_equal(samples, read_audio(tmp_path / "whole.wav"))
+
+
+def test_wav_that_holds_no_audio_and_something_else_is_empty(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16000)
+    data = bytearray((tmp_path / "none.wav").read_bytes()) + b"LIST\x04\0\0\0INFO"
+    data[4:8] = (len(data) - 8).to_bytes(4, "little")
+    (tmp_path / "none.wav").write_bytes(data)
+    assert heard(tmp_path / "none.wav") == (0, "")
 
 
 def test_flac_without_a_length(tmp_path: Path) -> None:

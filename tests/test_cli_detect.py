@@ -39,6 +39,18 @@ class TestDetect:
         assert 0.5 < hit["start"] < hit["end"] < 1.8
         assert 0.6 < hit["score"] <= 1
 
+    def test_a_name_of_a_file_is_printed_and_not_obeyed(self, run: Any, model_path: str, audio: Any) -> None:
+        path = audio("a\n\x1b[31mb\t.wav", "low tone")
+        shown = path.replace("\n", "\\n").replace("\x1b", "\\x1b").replace("\t", "\\t")
+        code, out, err = run("detect", "--model", model_path, path)
+        assert (code, err, len(out.splitlines())) == (0, "", 1)
+        assert out.startswith(f"{shown} ") and out.strip().isprintable()
+        (hit,) = hits(run("detect", "--json", "--model", model_path, path)[1])
+        assert hit["file"] == path  # exact, for programs
+        Path(path).write_bytes(b"no audio")
+        code, out, err = run("detect", "--model", model_path, path)
+        assert (code, out) == (1, "") and "\x1b" not in err and err.count("\n") == 1
+
     def test_folder_is_searched_in_order(self, run: Any, model_path: str, audio: Any, tmp_path: Path) -> None:
         paths = [audio(name, "low tone") for name in ("in/b/1.wav", "in/a.flac", "in/c.WAV")]
         (tmp_path / "in" / "notes.txt").write_text("no audio")

@@ -315,3 +315,12 @@ class TestQuantize:
         out = str(tmp_path / "x.safetensors")
         code, _, err = run("quantize", str(path), "--weights", "4", "--activations", "8", "--out", out)
         assert (code, err) == (0, "")
+
+
+def test_what_a_foreign_model_says_is_printed_and_not_obeyed(run, tmp_path):
+    model = tones_model().with_settings(provenance={"name": "a\x1b[2Jb", "data": "x\ny\x07", "../../up": "z"})
+    path = save_model(model, tmp_path / "m.safetensors")
+    code, out, err = run("info", str(path))
+    assert (code, err) == (0, "")
+    assert "\x1b" not in out and "\x07" not in out
+    assert "a\\x1b[2Jb.f32: " in out and "data: x\\ny\\x07\n" in out

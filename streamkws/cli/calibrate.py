@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamkws.cli.arguments import Commands, add_output_options, load_model, new_model_path
-from streamkws.cli.output import Bar, print_error, table
+from streamkws.cli.output import Bar, print_error, printable, table
 
 if TYPE_CHECKING:
     from streamkws.evaluation.calibration import Calibration
@@ -87,7 +87,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"path": str(path)} | _facts(calibration)))
         return 0
-    print(f"{path}: {calibration.model.name}, {calibration.model.config.provenance['calibration']}\n")
+    told = calibration.model.config.provenance["calibration"]
+    print(printable(f"{path}: {calibration.model.name}, {told}") + "\n")
     print(_table(calibration))
     print("\n" + "\n".join(calibration.remarks))
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamkws.cli.arguments import Commands, add_json_option, add_output_options, load_model, new_model_path
-from streamkws.cli.output import Bar, print_error, table
+from streamkws.cli.output import Bar, print_error, printable, table
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _info(arguments: argparse.Namespace) -> int:
         return 0
     front_end, smoother = config.frontend, config.smoother
     step_ms = 1000 * config.step_samples / front_end.sample_rate
-    print(f"{model.name}: {model.n_parameters:,} parameters")
+    print(printable(f"{model.name}: {model.n_parameters:,} parameters"))
     for what, n_bytes in (("stored", model.stored_bytes), ("in memory", model.resident_bytes)):
         print(f"  {what:<9}  {n_bytes:>9,} bytes, {100 * n_bytes / model.float_bytes:.0f} % of float32")
     print()
@@ -112,7 +112,7 @@ def _info(arguments: argparse.Namespace) -> int:
     if config.provenance:
         print()
         for name, text in config.provenance.items():
-            print(f"{name}: {text}")
+            print(printable(f"{name}: {text}"))
     return 0
 
 
@@ -204,7 +204,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
         facts |= {"rounding": model.config.provenance[ROUNDING]} if arguments.recordings else {}
         print(json.dumps(facts | {"layers": _layer_facts(model)}))
         return 0
-    print(f"{path}: {n_bytes:,} bytes, {100 * n_bytes / n_full_bytes:.0f} % of {full.name}'s {n_full_bytes:,}\n")
+    share = 100 * n_bytes / n_full_bytes
+    print(printable(f"{path}: {n_bytes:,} bytes, {share:.0f} % of {full.name}'s {n_full_bytes:,}") + "\n")
     if arguments.recordings:
         print(f"{model.config.provenance[ROUNDING]}\n")
     print(_layer_table(model))

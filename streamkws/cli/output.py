@@ -24,11 +24,22 @@ STARTING = "starting; the first start compiles the kernels, once per machine ...
 """The reason of a slow start."""
 
 
+def printable(text: str) -> str:
+    """Foreign text (the name of a file, what a model file says) as it may be printed: a line feed as \\n, and so on.
+
+    Bytes of a name that are no UTF-8 stay as they are.
+    """
+    return "".join(
+        char if char.isprintable() or "\ud800" <= char <= "\udfff" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def print_error(message: object) -> None:
     """Print one line to standard error."""
     if sys.stderr is None:
         return  # print would write to standard output
-    print("streamkws:", " ".join(str(message).split()), file=sys.stderr, flush=True)
+    print("streamkws:", printable(" ".join(str(message).split())), file=sys.stderr, flush=True)
 
 
 def json_line(values: Mapping[str, object]) -> str:
@@ -38,7 +49,7 @@ def json_line(values: Mapping[str, object]) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return aligned columns. A column of numbers, percentages and "-" is aligned to the right."""
-    cells = [header, *([str(value) for value in row] for row in rows)]
+    cells = [header, *([printable(str(value)) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     right = [
         all(isinstance(row[column], int | float) or f" {row[column]}".endswith((" %", " -")) for row in rows)
@@ -72,7 +83,7 @@ class Lines:
 
     def __init__(self, keywords: Iterable[str], paths: Iterable[str], as_json: bool) -> None:
         self._keyword_columns = max(map(len, keywords))
-        self._path_columns = max((len(path) + 1 for path in paths), default=0)
+        self._path_columns = max((len(printable(path)) + 1 for path in paths), default=0)
         self._as_json = as_json
 
     def show(self, hits: Iterable[Detection], path: str = "") -> None:
@@ -83,7 +94,9 @@ class Lines:
                 print(json_line(values | {name: getattr(hit, name) for name in RESULTS}), flush=True)
             else:
                 keyword = f"{hit.keyword:<{self._keyword_columns}}"
-                print(f"{path:<{self._path_columns}}{hit.start:9.2f} s  {keyword}  {hit.score:.2f}", flush=True)
+                print(
+                    f"{printable(path):<{self._path_columns}}{hit.start:9.2f} s  {keyword}  {hit.score:.2f}", flush=True
+                )
 
 
 class Bar:
