@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -117,6 +118,56 @@ class TestClients:
 
         asyncio.run(scenario())
 
+    def test_the_place_of_a_client_that_is_gone_is_free_at_once(self, model: Model) -> None:
+        """Though its last audio still waits for a thread: 300 such clients within 2 s once were 200 too many."""
+        audio = message("audio-chunk", pcm(tones(LOW)), **CHUNK)
+
+        async def scenario() -> None:
+            async with serving(model, max_clients=2, n_threads=1) as running:
+                port = int(running.uri.rpartition(":")[2])
+                blocked = threading.Event()
+                running._pool._threads.submit(blocked.wait)
+                for _ in range(6):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.write(audio)
+                    await writer.drain()
+                    writer.close()
+                    while running.n_clients or not running._tasks:
+                        await asyncio.sleep(0.01)
+                assert len(running._tasks) == 6
+                assert [event.type for event in await raw_exchange(running.uri, message("ping"))] == ["pong"]
+                for _ in range(4):  # those who are gone and not yet answered are limited, too
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.write(audio)
+                    writer.close()
+                await asyncio.sleep(0.1)
+                assert len(running._tasks) <= 4 * 2
+                blocked.set()
+                while running._tasks:
+                    await asyncio.sleep(0.01)
+                assert [event.type for event in await raw_exchange(running.uri, message("ping"))] == ["pong"]
+
+        asyncio.run(scenario())
+
+    def test_few_detectors_are_kept(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("streamkws.server.detectors.MAX_SPARE", 2)
+
+        async def scenario() -> None:
+            async with serving(model, max_clients=5) as running:
+                port = int(running.uri.rpartition(":")[2])
+                crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+                for _, writer in crowd:
+                    writer.write(message("audio-chunk", pcm(tones(LOW)), **CHUNK))
+                for reader, _ in crowd:
+                    await reader.readline()  # a detection
+                for _, writer in crowd:
+                    writer.close()
+                while running._tasks:
+                    await asyncio.sleep(0.01)
+                assert len(running._pool._spare) == 2
+
+        asyncio.run(scenario())
+
     def test_detectors_are_used_again(self, model: Model) -> None:
         """Clients one after the other share one, and hear nothing of each other."""
         half = pcm(tones(LOW)[: int(1.08 * RATE)])
@@ -128,7 +179,7 @@ class TestClients:
                     assert await raw_exchange(running.uri, message("audio-chunk", half, **CHUNK)) == []
                     assert running._pool._spare == [spare]
                 assert [event.type for event in await raw_exchange(running.uri, SILENT + b"?\n")] == ["error"]
-                while running.n_clients:  # it waits for the client to read the error
+                while running._tasks:  # it waits for the client to read the error
                     await asyncio.sleep(0.01)
                 assert running._pool._spare == [spare]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import groupby
 from typing import Any
@@ -51,6 +51,7 @@ class Client:
     name: what the log calls it.
     reader, writer: the connection.
     config: the server's. pool: lends it a detector. info: the answer to a describe message.
+    when_gone: called once nothing more comes from the client; what came before is still answered.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Client:
         config: ServerConfig,
         pool: DetectorPool,
         info: Event,
+        when_gone: Callable[[Client], object],
     ) -> None:
         self.name = name
         self._reader = reader
@@ -68,6 +70,7 @@ class Client:
         self._config = config
         self._pool = pool
         self._info = info
+        self._when_gone = when_gone
         writer.transport.set_write_buffer_limits(high=UNSENT_BYTES)
         keep_alive(writer)
         self._inbox = Inbox()
@@ -153,6 +156,7 @@ class Client:
         finally:
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
+            self._when_gone(self)
         self._inbox.end(error)
 
     def _check_idle(self) -> None:

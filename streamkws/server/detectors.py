@@ -12,6 +12,9 @@ from streamkws.model import Model
 from streamkws.server.config import ServerConfig
 from streamkws.smoother import valid_keywords
 
+MAX_SPARE = 16
+"""Detectors that are kept for clients to come; each takes some 150 kB, and some milliseconds to make."""
+
 _Result = TypeVar("_Result")
 
 
@@ -39,8 +42,9 @@ class DetectorPool:
         return self._spare.pop() if self._spare else await self.run(self._new_detector)
 
     def take_back(self, detector: Detector) -> None:
-        """Keep a detector for the next client. No thread may still use it."""
-        self._spare.append(detector)
+        """Keep a detector for the next client, if few are kept. No thread may still use it."""
+        if len(self._spare) < MAX_SPARE:
+            self._spare.append(detector)
 
     def close(self) -> None:
         """End the threads, without waiting for work that is under way."""

@@ -22,6 +22,9 @@ from streamkws.server.detectors import DetectorPool
 from streamkws.server.framing import MAX_HEADER_BYTES, Refusal
 from streamkws.server.transport import peer, reason, remove_stale_socket, standard_streams
 
+MAX_TASKS = 4
+"""Connections for each that may be served, with those that are gone and not yet answered, and those sent away."""
+
 _log = logging.getLogger(__package__)
 
 
@@ -54,7 +57,7 @@ class Server:
 
     @property
     def n_clients(self) -> int:
-        """Clients that are being served."""
+        """Clients that are being served and not gone."""
         return len(self._clients)
 
     async def start(self) -> None:
@@ -146,9 +149,9 @@ class Server:
     def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> asyncio.Task[None]:
         """Serve a client in a task of its own, or refuse it if there are too many."""
         name = f"client {next(self._numbers)}{peer(writer)}"
-        client = Client(name, reader, writer, self.config, self._pool, self.info)
+        client = Client(name, reader, writer, self.config, self._pool, self.info, self._clients.discard)
         limit = self.config.max_clients
-        if len(self._clients) < limit:
+        if len(self._clients) < limit and len(self._tasks) < MAX_TASKS * limit:
             self._clients.add(client)
             work = client.serve
         elif len(self._tasks) < 2 * limit:
