@@ -3,6 +3,7 @@
 Shape letters in the docstrings: N streams, T frames, S network steps, F mel bands, I inputs, O outputs, K keywords.
 """
 
+from streamkws.audio import Resampler
 from streamkws.detector import BatchDetector, Detector, detect, posteriors
 from streamkws.errors import AudioError, ConfigError, MissingExtraError, ModelFileError, StreamKwsError
 from streamkws.frontend import FrontEnd, FrontEndConfig
@@ -35,6 +36,7 @@ __all__ = [
     "ModelState",
     "PosteriorSmoother",
     "RawSource",
+    "Resampler",
     "SmootherConfig",
     "StreamKwsError",
     "detect",

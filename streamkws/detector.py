@@ -29,6 +29,8 @@ _DTYPES = (np.dtype(np.int16), np.dtype(np.float32))
 TAIL_S = 0.7
 """Seconds of silence that the end of a stream is heard with: the network knows a keyword some 0.3 s after its end."""
 
+MUTED, LEAVING = "muted", "leaving"
+
 HISTORY_S = 4.0
 MAX_HISTORY_S = 3600.0
 
@@ -53,17 +55,16 @@ class Detector:
     ) -> None:
         if not 0 <= history_s <= MAX_HISTORY_S:
             raise ConfigError(f"expected history_s of 0 to {MAX_HISTORY_S:g}, got {history_s}")
-        if isinstance(thresholds, (int, float)):
-            thresholds = {keyword: float(thresholds) for keyword in model.keywords}
         self.model = model
         self.front_end = model.new_front_end()
         self.network_state = model.new_state()
-        self.smoother = model.new_smoother(thresholds, keywords)
+        self.smoother = model.new_smoother(self._by_keyword(thresholds), keywords)
         self._rate = model.config.frontend.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
         self._origin = 0  # the sample at which the stages began
+        self._deaf = ""  # MUTED, or LEAVING where the next push is to be heard again
         self._native = self._native_arrays()
         self._warm_up()
 
@@ -111,18 +112,58 @@ class Detector:
         """The threshold of each keyword that is listened for."""
         return self.smoother.thresholds
 
+    def reconfigure(
+        self, thresholds: Mapping[str, float] | float | None = None, keywords: Iterable[str] | None = None
+    ) -> None:
+        """Decide by other thresholds, and for other keywords, from the next block on; what was heard stays heard.
+
+        thresholds, keywords, Raises: as for Detector. Not while another thread pushes.
+        """
+        own = {**self.model.thresholds, **(self._by_keyword(thresholds) or {})}
+        self.smoother.set_thresholds(own, keywords)
+        self._native = self._native_arrays()
+
+    def _by_keyword(self, thresholds: Mapping[str, float] | float | None) -> Mapping[str, float] | None:
+        if isinstance(thresholds, (int, float)):
+            return {keyword: float(thresholds) for keyword in self.model.keywords}
+        return thresholds
+
+    def mute(self) -> None:
+        """Give no detections until unmute, while the application itself speaks, say; from any thread.
+
+        Audio is pushed as before: the clock and audio() go on.
+        """
+        self._deaf = MUTED
+
+    def unmute(self) -> None:
+        """Detect again what is said from the next block on; what came before it is forgotten. From any thread."""
+        if self._deaf:
+            self._deaf = LEAVING
+
     def push(self, samples: npt.ArrayLike) -> list[Detection]:
         """Feed audio and return the detections it completed.
 
         samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
         Raises AudioError for another dtype, shape or a non-finite sample; the block is then not used at all.
         """
+        if self._deaf:
+            return self._push_deaf(samples)
         if isinstance(samples, np.ndarray) and samples.ndim == 1 and samples.size <= CHUNK_SAMPLES:
             if samples.dtype in _DTYPES and samples.flags.carray:  # what the kernel takes, and checks, itself
                 n_events = self._detect(samples)
                 if n_events >= 0:
                     return self._hits(n_events)
         return self._feed(valid_samples(samples))
+
+    def _push_deaf(self, samples: npt.ArrayLike) -> list[Detection]:
+        """push for a detector that is, or was, muted."""
+        block = valid_samples(samples)
+        if self._deaf == LEAVING:
+            self._deaf = ""
+            self._begin(int(self._n_heard[0]))
+            return self._feed(block)
+        self._feed(block)
+        return []
 
     def _feed(self, block: Samples) -> list[Detection]:
         """push for samples that are known to be valid."""
@@ -157,6 +198,8 @@ class Detector:
             return []
         hits = self._feed(np.zeros(round(TAIL_S * self._rate), np.int16)) + self._on_the_clock(self.smoother.flush())
         self._begin(n_heard)
+        if self._deaf:
+            return []
         return within(hits, n_heard / self._rate)
 
     def lost(self, n_samples: int) -> list[Detection]:
@@ -217,7 +260,8 @@ class Detector:
         return self._history[np.arange(first, stop) % max(self._history.size, 1)]
 
     def reset(self) -> None:
-        """Return to the state of a new Detector."""
+        """Return to the state of a new Detector; the thresholds stay."""
+        self._deaf = ""
         self._history.fill(0)
         self._begin(0)
 

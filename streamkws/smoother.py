@@ -115,18 +115,8 @@ class PosteriorSmoother(kernels.OneStream):
         self.config = config
         self.keywords = keywords
         self.clock = clock
-        thresholds = {} if thresholds is None else thresholds
         durations_s = {} if durations_s is None else durations_s
-        valid_keywords(thresholds, keywords)
-        for name, value in thresholds.items():
-            if not 0 < value <= 1:
-                raise ConfigError(f"expected a threshold above 0 and at most 1 for {name!r}, got {value:g}")
-        names = keywords if wanted is None else valid_keywords(wanted, keywords)
-        levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in keywords]
-        settings = (config.smoothing_steps, config.patience_steps, config.refractory_steps)
-        self.tables = kernels.constant_arrays(
-            kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
-        )
+        self.set_thresholds({} if thresholds is None else thresholds, wanted)
         n = len(keywords)
         self.state = kernels.own_arrays(
             kernels.SmootherState(
@@ -141,6 +131,19 @@ class PosteriorSmoother(kernels.OneStream):
         )
         self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
         self._delay_steps = (config.smoothing_steps - 1) / 2
+
+    def set_thresholds(self, thresholds: Mapping[str, float], wanted: Iterable[str] | None = None) -> None:
+        """Decide by these from the next step on. thresholds, wanted: as for the class."""
+        valid_keywords(thresholds, self.keywords)
+        for name, value in thresholds.items():
+            if not 0 < value <= 1:
+                raise ConfigError(f"expected a threshold above 0 and at most 1 for {name!r}, got {value:g}")
+        names = self.keywords if wanted is None else valid_keywords(wanted, self.keywords)
+        levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in self.keywords]
+        settings = (self.config.smoothing_steps, self.config.patience_steps, self.config.refractory_steps)
+        self.tables = kernels.constant_arrays(
+            kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
+        )
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -343,3 +343,52 @@ def test_native_memory_itself_is_never_copied(model):
     for copied in COPIES.values():
         with pytest.raises(TypeError, match="native memory can be neither copied nor pickled"):
             copied(native)
+
+
+def test_other_thresholds_and_keywords_while_it_runs(model, samples):
+    half = 30000
+    detector = Detector(model)
+    before = detector.push(samples[:half])
+    detector.reconfigure(0.3, ["snowboy"])
+    assert detector.thresholds == {"snowboy": 0.3}
+    after = detector.push(samples[half:]) + detector.flush()
+    assert before == Detector(model).push(samples[:half])
+    assert after and {hit.keyword for hit in after} == {"snowboy"}
+    low = Detector(model, 0.3, ["snowboy"])
+    low.push(samples[:half])
+    assert [hit for hit in low.push(samples[half:]) + low.flush() if hit.peak > half / 16000 + 0.5] == [
+        hit for hit in after if hit.peak > half / 16000 + 0.5
+    ]
+    detector.reconfigure()
+    assert detector.thresholds == Detector(model).thresholds
+    detector.reset()
+    assert detector.push(samples) + detector.flush() == all_hits(model, samples)
+    for wrong in ({"hal": 0.5}, {"snowboy": 0.0}, 2.0):
+        with pytest.raises(ConfigError):
+            detector.reconfigure(wrong)
+    assert detector.thresholds == Detector(model).thresholds
+
+
+def test_muted_it_gives_nothing_and_goes_on(model, samples):
+    detector, plain = Detector(model, history_s=4), Detector(model, history_s=4)
+    first = detector.push(samples[:20000])
+    assert first == plain.push(samples[:20000])
+    detector.mute()
+    assert plain.push(samples[20000:40000])
+    for start in range(20000, 40000, 160):
+        assert detector.push(samples[start : start + 160]) == []
+    assert detector.heard_s == plain.heard_s and np.array_equal(detector.audio(0, 2.5), plain.audio(0, 2.5))
+    with pytest.raises(AudioError):
+        detector.push(np.array([np.nan], np.float32))
+    detector.unmute()
+    later = detector.push(samples[40000:]) + detector.flush()
+    fresh = all_hits(model, samples[40000:])
+    assert [(hit.keyword, hit.score) for hit in later] == [(hit.keyword, hit.score) for hit in fresh]
+    assert [hit.peak for hit in later] == [pytest.approx(hit.peak + 2.5) for hit in fresh]
+    detector.unmute()  # it is not muted
+    assert copy.deepcopy(detector).push(samples) == detector.push(samples)
+    detector.mute()
+    detector.push(samples)
+    assert copy.deepcopy(detector).push(samples) == [] and detector.flush() == []
+    detector.reset()
+    assert detector.push(samples) + detector.flush() == all_hits(model, samples)
