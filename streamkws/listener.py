@@ -56,6 +56,14 @@ class Listener:
         """Return the audio from start to end, seconds of the stream, as Detector.audio does."""
         return self._detector.audio(start, end)
 
+    def mute(self) -> None:
+        """Hear nothing until unmute, as Detector.mute; from any thread, a callback's, too."""
+        self._detector.mute()
+
+    def unmute(self) -> None:
+        """Hear again what is said from now on, as Detector.unmute."""
+        self._detector.unmute()
+
     def __enter__(self) -> Listener:
         if self._on_detection is None:
             raise ConfigError("expected on_detection, the function to call, for a listener in a with statement")

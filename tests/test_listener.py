@@ -123,6 +123,19 @@ def test_what_the_source_raises_comes_out(model, samples):
         listener._thread.join()  # nobody asked; leaving the with statement tells
 
 
+def test_a_callback_can_mute_the_listener(model, samples):
+    hits = []
+
+    def first(hit):
+        hits.append(hit)
+        listener.mute()
+
+    pieces = np.array_split(samples, len(samples) // 160)
+    with listen(pieces, model, first) as listener:
+        listener.join()
+    assert hits == list(detect(samples, model))[:1]
+
+
 def test_a_failing_callback_is_logged_and_the_next_is_called(model, samples, caplog):
     called = []
 
