@@ -133,7 +133,8 @@ def test_a_callback_can_mute_the_listener(model, samples):
     pieces = np.array_split(samples, len(samples) // 160)
     with listen(pieces, model, first) as listener:
         listener.join()
-    assert hits == list(detect(samples, model))[:1]
+    everything = list(detect(samples, model))
+    assert 1 <= len(hits) < len(everything) and hits == everything[: len(hits)]  # those of one block, and no more
 
 
 def test_a_failing_callback_is_logged_and_the_next_is_called(model, samples, caplog):
