@@ -244,5 +244,5 @@ def _is_of_type(value: Any, annotation: str) -> bool:
     """Whether a JSON value is of a setting's annotated type, exactly: kernels index by what these numbers say."""
     if annotation == "float":
         return type(value) in (int, float) and math.isfinite(value)
-    wanted = {"int": int, "bool": bool, "str": str}.get(annotation)
+    wanted = {"int": int, "bool": bool, "str": str, "dict": dict}.get(annotation.split("[")[0])
     return wanted is None or type(value) is wanted

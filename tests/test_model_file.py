@@ -167,6 +167,8 @@ def test_a_damaged_header_is_said(header, text, tmp_path):
         ({"frame_stride": True}, "expected int for frame_stride in ModelConfig, got True"),
         ({"keywords": ["a", "b"]}, "expected 2 outputs of the last layer for 2 keywords with sigmoid, got 3"),
         ({"keywords": 5}, "expected a list of keywords, got 5"),
+        ({"thresholds": []}, "expected dict.str, float. for thresholds in ModelConfig, got "),
+        ({"durations_s": [1]}, "expected dict.str, float. for durations_s in ModelConfig, got .1"),
         ({"provenance": 5}, "expected an object of provenance in the configuration, got 5"),
         ({"weight_errors": 5}, "expected a list of weight_errors, two numbers a layer, got 5"),
         ({"weight_errors": None}, "expected a list of weight_errors, two numbers a layer, got None"),
