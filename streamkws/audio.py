@@ -33,6 +33,10 @@ MAX_ABS = 64.0
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Names that audio_files looks for, in upper or lower case."""
 
+MIX_S, CANCELLED, MIXED = 0.2, 0.01, 0.1
+"""Channels are looked at for so many seconds. If their mean has less than CANCELLED of the loudest one's power, that one
+is heard alone, until the mean has MIXED of it."""
+
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Hz; limits of the sample rate of a file or device. A damaged header may claim anything."""
 
@@ -83,7 +87,8 @@ class Resampler:
     """Mixes a stream's channels to mono and resamples it to 16 kHz; the output does not depend on the block lengths.
 
     rate_in: sample rate of the input in Hz.
-    n_channels: number of channels of the input; the output is their mean.
+    n_channels: number of channels of the input; the output is their mean, or the loudest alone where they cancel, as
+        where a cable inverts one of them.
     Raises AudioError for a rate or a number of channels out of range.
 
     At 48 kHz, soxr's HQ quality holds 6 to 36 ms of audio back until flush.
@@ -95,6 +100,7 @@ class Resampler:
         if n_channels < 1:
             raise AudioError(f"expected at least 1 channel, got {n_channels}")
         self._n_channels = n_channels
+        self._mixer = Mixer(n_channels, round(MIX_S * rate_in)) if n_channels > 1 else None
         self._stream: Any = None
         if rate_in != SAMPLE_RATE:
             import soxr
@@ -113,12 +119,7 @@ class Resampler:
             wanted = f"(n, {self._n_channels}) int16 or float32"
             raise AudioError(f"expected {wanted} samples, got {block.shape} {block.dtype}")
         audio = as_float(block)
-        mono = np.ravel(audio)
-        if n_channels > 1:
-            mono = audio[:, 0] + audio[:, 1]  # channel by channel: the order of a sum over an axis is numpy's choice
-            for channel in range(2, n_channels):
-                mono += audio[:, channel]
-            mono *= np.float32(1 / n_channels)
+        mono = np.ravel(audio) if self._mixer is None else self._mixer.push(audio)
         if self._stream is None:
             return mono
         resampled: npt.NDArray[np.float32] = self._stream.resample_chunk(mono)
@@ -127,10 +128,54 @@ class Resampler:
     def flush(self) -> npt.NDArray[np.float32]:
         """Return the (n,) float32 samples still held back, and reset the resampler."""
         rest = np.zeros(0, np.float32)
+        if self._mixer is not None:
+            self._mixer.reset()
         if self._stream is not None:
             rest = self._stream.resample_chunk(rest, last=True)
             self._stream.clear()
         return rest
+
+
+class Mixer:
+    """Channels to mono: their mean, or the loudest alone while they cancel each other.
+
+    Which it is follows from the powers in the stretch before, so that nothing is held back, and the output does not
+    depend on the block lengths.
+
+    n_channels: at least 2. stretch_frames: length of a stretch.
+    """
+
+    def __init__(self, n_channels: int, stretch_frames: int) -> None:
+        self._n_channels, self._stretch = n_channels, stretch_frames
+        self.reset()
+
+    def reset(self) -> None:
+        """Return to the state of a new stream."""
+        self._alone = -1  # the channel that is heard, -1 for the mean of all
+        self._n = 0  # frames of the stretch so far
+        self._powers = np.zeros(self._n_channels + 1)  # of the channels, and of their mean
+
+    def push(self, audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(n, n_channels) to (n,) float32."""
+        mono = audio[:, 0] + audio[:, 1]  # channel by channel: the order of a sum over an axis is numpy's choice
+        for channel in range(2, self._n_channels):
+            mono += audio[:, channel]
+        mono *= np.float32(1 / self._n_channels)
+        first = 0
+        while first < len(audio):
+            end = min(len(audio), first + self._stretch - self._n)
+            parts = [*audio[first:end].T, mono[first:end]]
+            self._powers += [float(np.dot(part, part)) for part in map(np.ascontiguousarray, parts)]
+            if self._alone >= 0:
+                mono[first:end] = audio[first:end, self._alone]
+            self._n += end - first
+            if self._n == self._stretch:
+                loudest = int(self._powers[:-1].argmax())
+                share = CANCELLED if self._alone < 0 else MIXED
+                self._alone = loudest if self._powers[-1] < share * self._powers[loudest] else -1
+                self._n, self._powers = 0, np.zeros(self._n_channels + 1)
+            first = end
+        return mono
 
 
 def as_float(samples: Samples) -> npt.NDArray[np.float32]:

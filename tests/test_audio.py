@@ -192,6 +192,32 @@ def test_channels_are_averaged() -> None:
     assert Resampler(16000, 1).push(audio[:, :1]).tolist() == [0.5, 1.0]
 
 
+@pytest.mark.parametrize("rate", [16000, 48000])
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_channels_that_cancel_are_heard_alone(rate: int, noise: float) -> None:
+    """One of two channels inverted, as by a cable: their mean was silence."""
+    left = sweep(rate, 3.0).astype(np.float32)
+    hiss = (noise * np.random.default_rng(1).normal(size=left.size)).astype(np.float32)
+    inverted = np.stack([0.5 * left, hiss - left], axis=1)
+    inverted[:, 0] *= 2
+    resampler, plain = Resampler(rate, 2), Resampler(rate)
+    heard_mono = np.concatenate([resampler.push(inverted), resampler.flush()])
+    expected = np.concatenate([plain.push(left), plain.flush()])
+    later = slice(round(0.3 * SAMPLE_RATE), len(expected) - 400)
+    difference = np.minimum(np.abs(heard_mono - expected), np.abs(heard_mono + expected))[later]
+    assert np.abs(heard_mono[later]).max() > 0.3 and difference.max() < 0.01
+    pieces = [resampler.push(piece) for piece in np.array_split(inverted, 37)]
+    assert np.array_equal(np.concatenate([*pieces, resampler.flush()]), heard_mono)
+    stereo = np.stack([left, 0.7 * np.roll(left, 5)], axis=1)  # wide, and no channel inverted
+    assert np.array_equal(resampler.push(stereo), Resampler(rate, 2).push(stereo))
+
+
+def test_the_mean_comes_back_where_channels_no_longer_cancel() -> None:
+    left = sweep(16000, 2.0).astype(np.float32)
+    mono = Resampler(16000, 2).push(np.concatenate([np.stack([left, -left], 1), np.stack([left, left], 1)]))
+    assert np.array_equal(mono[-20000:], left[-20000:])
+
+
 @pytest.mark.parametrize("rate", [0, -16000, 999, 1_000_001])
 def test_impossible_rates_are_refused(rate: int) -> None:
     with pytest.raises(AudioError, match=f"^expected a sample rate of 1000 to 1000000 Hz, got {rate}$"):
