@@ -34,8 +34,8 @@ AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Names that audio_files looks for, in upper or lower case."""
 
 MIX_S, CANCELLED, MIXED = 0.2, 0.01, 0.1
-"""Channels are looked at for so many seconds. If their mean has less than CANCELLED of the loudest one's power, that one
-is heard alone, until the mean has MIXED of it."""
+"""Channels are looked at for MIX_S seconds. Where their mean has less than CANCELLED of the power of the loudest, it is
+heard alone, until the mean has MIXED of that."""
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Hz; limits of the sample rate of a file or device. A damaged header may claim anything."""
@@ -170,12 +170,19 @@ class Mixer:
                 mono[first:end] = audio[first:end, self._alone]
             self._n += end - first
             if self._n == self._stretch:
-                loudest = int(self._powers[:-1].argmax())
-                share = CANCELLED if self._alone < 0 else MIXED
-                self._alone = loudest if self._powers[-1] < share * self._powers[loudest] else -1
-                self._n, self._powers = 0, np.zeros(self._n_channels + 1)
+                self._choose()
             first = end
         return mono
+
+    def _choose(self) -> None:
+        """Choose what is heard in the next stretch; a channel that is heard alone stays while it is loud enough."""
+        *powers, of_mean = self._powers
+        highest, was = max(powers), self._alone
+        if not of_mean < (CANCELLED if was < 0 else MIXED) * highest:
+            self._alone = -1
+        elif was < 0 or powers[was] < highest / 2:
+            self._alone = powers.index(highest)
+        self._n, self._powers = 0, np.zeros(self._n_channels + 1)
 
 
 def as_float(samples: Samples) -> npt.NDArray[np.float32]:
