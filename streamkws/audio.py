@@ -26,6 +26,9 @@ SAMPLE_RATE = 16000
 FULL_SCALE = 32768
 """The int16 value that corresponds to 1.0."""
 
+STREAMABLE, LONGEST_TAG = (1, 3, 6, 7, 0xFFFE), 128
+"""Formats of a wav that need no length: integers, floats, a-law, u-law, extensible. Bytes of a tag behind a wav."""
+
 NO_LENGTH = "cut off: its header says that there is no audio; heard was what is behind it"
 MAX_ABS = 64.0
 """Largest float sample that is accepted: room for the overshoot of a resampler, but not for unscaled int16 values."""
@@ -33,7 +36,7 @@ MAX_ABS = 64.0
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Names that audio_files looks for, in upper or lower case."""
 
-MIX_S, CANCELLED, MIXED = 0.2, 0.01, 0.1
+MIX_S, CANCELLED, MIXED = 0.05, 0.01, 0.1
 """Channels are looked at for MIX_S seconds. Where their mean has less than CANCELLED of the power of the loudest, it is
 heard alone, until the mean has MIXED of that."""
 
@@ -178,7 +181,9 @@ class Mixer:
         """Choose what is heard in the next stretch; a channel that is heard alone stays while it is loud enough."""
         *powers, of_mean = self._powers
         highest, was = max(powers), self._alone
-        if not of_mean < (CANCELLED if was < 0 else MIXED) * highest:
+        if highest == 0:
+            pass  # silence says nothing
+        elif not of_mean < (CANCELLED if was < 0 else MIXED) * highest:
             self._alone = -1
         elif was < 0 or powers[was] < highest / 2:
             self._alone = powers.index(highest)
@@ -400,21 +405,29 @@ def _what_is_missing(file: FileIO, size: int) -> str:
     order, wanted = (">I", b"SSND") if head[:4] == b"FORM" else ("<I", b"data")
     if head[:4] not in (b"RIFF", b"FORM"):
         return ""
-    stated = int.from_bytes(head[4:8], "little")
+    sample_format = -1
     start = len(head)
     while len(chunk := file.read(8)) == 8:
         (length,) = struct.unpack(order, chunk[4:])
         start += 8
         if chunk[:4] == wanted:
-            if length == 0 and order == "<I" and stated < size - 8 and start < size:
+            if length == 0 and order == "<I" and sample_format in STREAMABLE and _is_audio(file.read(8), size - start):
                 return NO_LENGTH
             n_missing = start + length - size
             if n_missing <= 0 or length >= _UNKNOWN_BYTES:
                 return ""
             return f"cut off: {n_missing} of its {length} bytes of audio are missing"
+        if chunk[:4] == b"fmt ":
+            sample_format = int.from_bytes(file.read(2), "little")
         start += length + length % 2
         file.seek(start)
     return ""
+
+
+def _is_audio(head: bytes, n_bytes: int) -> bool:
+    """Whether the n_bytes behind an empty data chunk, of which head are the first, are audio and no further chunk."""
+    is_chunk = len(head) == 8 and head[:4].isalnum() and int.from_bytes(head[4:], "little") <= n_bytes - 8
+    return n_bytes > LONGEST_TAG and not is_chunk
 
 
 def _soundfile() -> Any:

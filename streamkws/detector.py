@@ -29,8 +29,7 @@ _DTYPES = (np.dtype(np.int16), np.dtype(np.float32))
 TAIL_S = 0.7
 """Seconds of silence that the end of a stream is heard with: the network knows a keyword some 0.3 s after its end."""
 
-MUTED, LEAVING = "muted", "leaving"
-
+MOST_LOST = 1 << 50
 HISTORY_S = 4.0
 MAX_HISTORY_S = 3600.0
 
@@ -64,7 +63,7 @@ class Detector:
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
         self._origin = 0  # the sample at which the stages began
-        self._deaf = ""  # MUTED, or LEAVING where the next push is to be heard again
+        self._muted = self._leaving = False  # leaving: the next push is the first that is heard again
         self._native = self._native_arrays()
         self._warm_up()
 
@@ -124,21 +123,22 @@ class Detector:
         self._native = self._native_arrays()
 
     def _by_keyword(self, thresholds: Mapping[str, float] | float | None) -> Mapping[str, float] | None:
-        if isinstance(thresholds, (int, float)):
-            return {keyword: float(thresholds) for keyword in self.model.keywords}
-        return thresholds
+        if isinstance(thresholds, Mapping) or thresholds is None:
+            return thresholds
+        return {keyword: float(thresholds) for keyword in self.model.keywords}
 
     def mute(self) -> None:
         """Give no detections until unmute, while the application itself speaks, say; from any thread.
 
         Audio is pushed as before: the clock and audio() go on.
         """
-        self._deaf = MUTED
+        self._muted = True
 
     def unmute(self) -> None:
         """Detect again what is said from the next block on; what came before it is forgotten. From any thread."""
-        if self._deaf:
-            self._deaf = LEAVING
+        if self._muted:
+            self._leaving = True
+            self._muted = False
 
     def push(self, samples: npt.ArrayLike) -> list[Detection]:
         """Feed audio and return the detections it completed.
@@ -146,8 +146,8 @@ class Detector:
         samples: (n,) int16, or float32 in [-1, 1]; any n; mono, 16 kHz.
         Raises AudioError for another dtype, shape or a non-finite sample; the block is then not used at all.
         """
-        if self._deaf:
-            return self._push_deaf(samples)
+        if self._muted or self._leaving:
+            return self._push_valid(valid_samples(samples))
         if isinstance(samples, np.ndarray) and samples.ndim == 1 and samples.size <= CHUNK_SAMPLES:
             if samples.dtype in _DTYPES and samples.flags.carray:  # what the kernel takes, and checks, itself
                 n_events = self._detect(samples)
@@ -155,18 +155,16 @@ class Detector:
                     return self._hits(n_events)
         return self._feed(valid_samples(samples))
 
-    def _push_deaf(self, samples: npt.ArrayLike) -> list[Detection]:
-        """push for a detector that is, or was, muted."""
-        block = valid_samples(samples)
-        if self._deaf == LEAVING:
-            self._deaf = ""
+    def _push_valid(self, block: Samples) -> list[Detection]:
+        """push for samples that are known to be valid."""
+        if not self._muted and self._leaving:
+            self._leaving = False
             self._begin(int(self._n_heard[0]))
-            return self._feed(block)
-        self._feed(block)
-        return []
+        hits = self._feed(block)
+        return [] if self._muted else hits
 
     def _feed(self, block: Samples) -> list[Detection]:
-        """push for samples that are known to be valid."""
+        """Feed samples, muted or not."""
         pieces = range(0, block.size, CHUNK_SAMPLES)
         return [hit for start in pieces for hit in self._hits(self._detect(block[start : start + CHUNK_SAMPLES]))]
 
@@ -196,10 +194,11 @@ class Detector:
         n_heard = int(self._n_heard[0])
         if n_heard == self._origin:
             return []
-        hits = self._feed(np.zeros(round(TAIL_S * self._rate), np.int16)) + self._on_the_clock(self.smoother.flush())
+        # stage by stage: other threads may look at the clock and the history, which silence does not touch
+        frames = self.front_end.push(np.zeros(round(TAIL_S * self._rate), np.int16))
+        hits = self.smoother.push(self.network_state.push(frames)) + self.smoother.flush()
+        hits = [] if self._muted or self._leaving else self._on_the_clock(hits)
         self._begin(n_heard)
-        if self._deaf:
-            return []
         return within(hits, n_heard / self._rate)
 
     def lost(self, n_samples: int) -> list[Detection]:
@@ -207,7 +206,7 @@ class Detector:
 
         What was half heard is forgotten; the clock goes on by n_samples, which audio() gives as zeros.
         """
-        if n_samples < 0:
+        if not isinstance(n_samples, (int, np.integer)) or not 0 <= n_samples < MOST_LOST:
             raise AudioError(f"expected a number of lost samples, got {n_samples}")
         hits = self.flush()
         n_heard, size = int(self._n_heard[0]), self._history.size
@@ -261,7 +260,7 @@ class Detector:
 
     def reset(self) -> None:
         """Return to the state of a new Detector; the thresholds stay."""
-        self._deaf = ""
+        self._muted = self._leaving = False
         self._history.fill(0)
         self._begin(0)
 
@@ -314,7 +313,7 @@ class BatchDetector:
         return [
             replace(hit, stream=stream)
             for stream, (detector, row) in enumerate(zip(self.detectors, checked, strict=True))
-            for hit in detector._feed(row)
+            for hit in detector._push_valid(row)
         ]
 
     def flush(self) -> list[Detection]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ ROUNDING = "rounding"
 """The entry of provenance that says on what a model's codes were chosen (Model.quantize with examples)."""
 
 
-MAX_STRIDE, MAX_REMEMBERED, MAX_DURATION_S = 1000, 1 << 26, 60.0
+MAX_STRIDE, MAX_REMEMBERED, MAX_DURATION_S, MAX_REACH_S = 1000, 1 << 26, 60.0, 600.0
 MAX_FILTER, MAX_LOG_MEL, MAX_VALUE = 1e3, 200.0, 1e36
 """What keeps every value on its way within float32: a log-mel of the loudest sound that is let in is below 200."""
 
@@ -84,8 +85,12 @@ class ModelConfig:
                 f"{last.activation}, got {last.n_outputs}"
             )
         remembered = sum(layer.n_slots * layer.n_inputs for layer in self.layers)
+        remembered += self.smoother.smoothing_steps * len(self.keywords)
         if remembered > MAX_REMEMBERED:
-            raise ConfigError(f"expected layers that remember at most {MAX_REMEMBERED} values, got {remembered}")
+            raise ConfigError(f"expected a model that remembers at most {MAX_REMEMBERED} values, got {remembered}")
+        reach_s = self.memory_frames * self.frontend.hop_samples / self.frontend.sample_rate
+        if reach_s > MAX_REACH_S:
+            raise ConfigError(f"expected layers that hear at most {MAX_REACH_S:g} s back, got {reach_s:g} s")
         valid_keywords(self.thresholds, self.keywords)
         valid_keywords(self.durations_s, self.keywords)
         _check_numbers("threshold", self.thresholds, 1.0)
@@ -104,6 +109,11 @@ class ModelConfig:
     def step_samples(self) -> int:
         """Samples of audio per network step (hop_samples * frame_stride)."""
         return self.frontend.hop_samples * self.frame_stride
+
+    @property
+    def memory_frames(self) -> int:
+        """Frames after which the network no longer knows what it heard before."""
+        return self.frame_stride * (1 + sum(layer.n_slots - 1 for layer in self.layers))
 
     @property
     def clock(self) -> StepClock:
@@ -244,7 +254,7 @@ class Model:
         """This model with other default thresholds, smoother settings or further provenance."""
         config = replace(
             self.config,
-            thresholds=dict(self.config.thresholds if thresholds is None else thresholds),
+            thresholds=dict(self.config.thresholds if thresholds is None else _floats(thresholds)),
             smoother=self.config.smoother if smoother is None else smoother,
             provenance={**self.config.provenance, **(provenance or {})},
         )
@@ -305,11 +315,10 @@ class Model:
     @cached_property
     def after_silence(self) -> kernels.NetworkState:
         """A stream's network that has heard digital silence for longer than it remembers."""
-        config = self.config
-        n_frames = config.frame_stride * (1 + sum((layer.taps - 1) * layer.dilation for layer in config.layers))
+        frontend, n_frames = self.config.frontend, self.config.memory_frames
         state = self.new_state()
-        silence = np.zeros(config.frontend.window_samples + (n_frames - 1) * config.frontend.hop_samples, np.int16)
-        state.push(self.new_front_end().push(silence))
+        frames = self.new_front_end().push(np.zeros(frontend.window_samples, np.int16))
+        state.push(np.repeat(frames, n_frames, axis=0))
         return state.state
 
     def new_smoother(
@@ -371,10 +380,15 @@ class ModelState(kernels.OneStream):
         return posteriors[:n]
 
 
+def _floats(values: Mapping[str, float]) -> dict[str, float]:
+    """Values of NumPy's types as Python's, which a model file can hold; what is no number stays for the check."""
+    return {name: float(value) if isinstance(value, Real) else value for name, value in values.items()}
+
+
 def _check_numbers(what: str, values: Mapping[str, Any], most: float) -> None:
     """Raise ConfigError for a value that is no number above 0 and at most so much."""
     for keyword, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:
             raise ConfigError(f"expected a {what} above 0 and at most {most:g} for {keyword!r}, got {value!r}")
 
 

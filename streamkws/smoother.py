@@ -116,7 +116,6 @@ class PosteriorSmoother(kernels.OneStream):
         self.keywords = keywords
         self.clock = clock
         durations_s = {} if durations_s is None else durations_s
-        self.set_thresholds({} if thresholds is None else thresholds, wanted)
         n = len(keywords)
         self.state = kernels.own_arrays(
             kernels.SmootherState(
@@ -129,11 +128,15 @@ class PosteriorSmoother(kernels.OneStream):
                 n_steps=np.zeros(1, np.int64),
             )
         )
+        self.set_thresholds({} if thresholds is None else thresholds, wanted)
         self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
         self._delay_steps = (config.smoothing_steps - 1) / 2
 
     def set_thresholds(self, thresholds: Mapping[str, float], wanted: Iterable[str] | None = None) -> None:
-        """Decide by these from the next step on. thresholds, wanted: as for the class."""
+        """Decide by these from the next step on: what was rising and does not reach them is forgotten.
+
+        thresholds, wanted: as for the class.
+        """
         valid_keywords(thresholds, self.keywords)
         for name, value in thresholds.items():
             if not 0 < value <= 1:
@@ -144,6 +147,8 @@ class PosteriorSmoother(kernels.OneStream):
         self.tables = kernels.constant_arrays(
             kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
         )
+        low = (self.state.phases == kernels.RISING) & (self.state.peaks < self.tables.thresholds)
+        self.state.phases[low] = kernels.ARMED
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -212,6 +212,13 @@ def test_channels_that_cancel_are_heard_alone(rate: int, noise: float) -> None:
     assert np.array_equal(resampler.push(stereo), Resampler(rate, 2).push(stereo))
 
 
+def test_silence_does_not_change_what_is_heard_alone() -> None:
+    left = sweep(16000, 1.0).astype(np.float32)
+    pair = np.stack([left, -left], 1)
+    mono = Resampler(16000, 2).push(np.concatenate([pair, np.zeros((16000, 2), np.float32), pair]))
+    assert np.array_equal(np.abs(mono[-16000:]), np.abs(left))
+
+
 def test_the_mean_comes_back_where_channels_no_longer_cancel() -> None:
     left = sweep(16000, 2.0).astype(np.float32)
     mono = Resampler(16000, 2).push(np.concatenate([np.stack([left, -left], 1), np.stack([left, left], 1)]))
@@ -426,6 +433,32 @@ def test_wav_whose_recorder_was_cut_off_before_it_wrote_the_length(tmp_path: Pat
     samples, trouble = listen(tmp_path / "cut.wav")
     assert trouble == f"{tmp_path / 'cut.wav'}: cut off: its header says that there is no audio; {REST}"
     assert np.array_equal(samples, read_audio(tmp_path / "whole.wav"))
+
+
+@pytest.mark.parametrize("subtype", ["MS_ADPCM", "IMA_ADPCM", "GSM610"])
+def test_wav_of_blocks_without_a_length_ends(tmp_path: Path, subtype: str) -> None:
+    """libsndfile gives samples of such a file without end where the length is unknown."""
+    soundfile.write(tmp_path / "a.wav", sweep(), 16000, subtype=subtype)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4], data[4:8] = bytes(4), bytes(4)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert heard(tmp_path / "a.wav")[0] < 40000
+
+
+def test_wav_with_a_length_of_its_file_and_none_of_its_audio(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", sweep(), 16000)
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert heard(tmp_path / "a.wav") == (
+        32000,
+        f"{tmp_path / 'a.wav'}: cut off: its header says that there is no audio; {REST}",
+    )
+    data[place : place + 4] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(bytes(data[: place + 4]) + b"TAG" + b"x" * 125)
+    assert heard(tmp_path / "a.wav") == (0, "")
 
 
 def test_wav_that_holds_no_audio_and_something_else_is_empty(tmp_path: Path) -> None:

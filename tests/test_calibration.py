@@ -138,6 +138,11 @@ def test_confidence_raises_thresholds(model, tmp_path):
     for keyword in KEYWORDS:
         assert 0 < some.thresholds[keyword] < more.thresholds[keyword] < 1
     assert ", confidence 0.9, set on" in more.config.provenance["calibration"]
+    (first, *_) = calibrate_model(model, [tmp_path], 60.0, confidence=0.9).remarks
+    assert first == (
+        "The thresholds are for at most 60 false accepts per hour in other audio of this kind, 90 % sure, by the "
+        "highest scores in 0.08 h."
+    )
 
 
 def test_lowest_raises_thresholds(model, folder, calibration):
@@ -344,16 +349,47 @@ def test_one_sound_that_is_nearly_the_keyword_moves_a_confident_threshold_little
 
 
 def test_without_audio_to_go_by_there_is_no_confidence():
-    scores = seconds(np.random.default_rng(5), 0.01)
-    assert confident_threshold(scores, 0.01, 0.1, 0.9) == 1.0
+    with pytest.raises(ConfigError, match=r"expected at least 200 s of negative audio for a confidence, got 36 s"):
+        confident_threshold(seconds(np.random.default_rng(5), 0.01), 0.01, 0.1, 0.9)
     assert confident_threshold(seconds(np.random.default_rng(5), 3.0), 3.0, 0.0, 0.9) == 1.0
-    assert confident_threshold(np.zeros(7200), 2.0, 0.1, 0.9) == 1.0
+    assert confident_threshold(np.zeros(7200), 2.0, 0.1, 0.9) < 1e-3  # a keyword that nothing resembles
+
+
+def evaluation_of(scores, false_accepts):
+    """An evaluation of an hour and more whose scores and curve are these, by condition."""
+    hours = len(scores) / 3600
+    thresholds = (*np.linspace(0.05, 0.95, 19).tolist(), 1.0)
+    counts = tuple(int(np.sum(false_accepts >= t)) for t in thresholds)
+    curve = DetCurve("go", "clean", 0, hours, thresholds, misses=(0,) * 20, false_accepts=counts)
+    found = {"clean": {"go": KeywordScores((), tuple(scores))}}
+    return Evaluation(
+        "m", {}, ("go",), "", 0, ("clean",), {}, hours, {}, {"clean": {"go": curve}}, {}, {}, scores=found
+    )
+
+
+def test_a_confident_threshold_also_holds_where_it_was_set_but_for_one_sound():
+    """Sounds that come again and again do not thin out; the line through them once ended below them."""
+    again = np.tile([0.9, *[1e-6] * 9], 360)
+    assert calibrate(evaluation_of(again, np.full(360, 0.9)), 0.1, 0.9)["go"] >= 0.95
+    once = seconds(np.random.default_rng(1), 2.0)
+    once[77] = 0.99999
+    evaluation = evaluation_of(once, np.append(once[once < 0.9], 0.99999))
+    assert calibrate(evaluation, 0.1)["go"] == 1.0  # counted, nothing is above it
+    assert calibrate(evaluation, 0.1, 0.9)["go"] == confident_threshold(once, 2.0, 0.1, 0.9) < 1
+
+
+def test_many_false_accepts_are_counted_and_need_no_confidence():
+    scores = seconds(np.random.default_rng(2), 3.0)
+    evaluation = evaluation_of(scores, scores)
+    counted = calibrate(evaluation, 30.0)["go"]
+    assert confident_threshold(scores, 3.0, 30.0, 0.9) == 0.0
+    assert calibrate(evaluation, 30.0, 0.9)["go"] <= counted
 
 
 def test_a_noisy_target_counts_beside_the_clean_one():
     rng = np.random.default_rng(6)
     clean, noisy = seconds(rng, 3.0), seconds(rng, 3.0, spread=2.0)
-    curve = DetCurve("go", "clean", 0, 3.0, (0.1, 0.4, 0.6), misses=(0, 0, 0), false_accepts=(9, 1, 0))
+    curve = DetCurve("go", "clean", 0, 3.0, (0.1, 0.4, 0.6), misses=(0, 0, 0), false_accepts=(0, 0, 0))
     scores = {name: {"go": KeywordScores((), tuple(one))} for name, one in (("clean", clean), ("10 dB", noisy))}
     curves = {name: {"go": curve} for name in scores}
     evaluation = Evaluation("m", {}, ("go",), "", 0, tuple(scores), {}, 3.0, {}, curves, {}, {}, scores=scores)

@@ -392,3 +392,62 @@ def test_muted_it_gives_nothing_and_goes_on(model, samples):
     assert copy.deepcopy(detector).push(samples) == [] and detector.flush() == []
     detector.reset()
     assert detector.push(samples) + detector.flush() == all_hits(model, samples)
+
+
+def test_what_was_rising_and_is_no_longer_listened_for_is_forgotten(model, samples):
+    hit = all_hits(model, samples)[0]
+    detector, n = Detector(model), 0
+    while not (detector.smoother.state.phases == 1).any():
+        detector.push(samples[n : n + 160])
+        n += 160
+    rising = int(np.flatnonzero(detector.smoother.state.phases == 1)[0])
+    others = [keyword for k, keyword in enumerate(KEYWORDS) if k != rising]
+    for change in ({"keywords": others}, {"thresholds": 0.5, "keywords": others}):
+        other = copy.deepcopy(detector)
+        other.reconfigure(**change)
+        later = other.push(samples[n : n + 1600]) + other.flush()
+        assert KEYWORDS[rising] not in [one.keyword for one in later if one.peak <= hit.peak + 0.05]
+    assert hit in detector.push(samples[n:])
+
+
+def test_a_batch_heeds_a_muted_stream(model, samples):
+    batch = BatchDetector(model, 2)
+    batch.detectors[0].mute()
+    hits = batch.push(np.stack([samples, samples]))
+    assert hits and {hit.stream for hit in hits} == {1}
+    batch.detectors[0].unmute()
+    assert {hit.stream for hit in batch.push(np.stack([samples, samples])) + batch.flush()} == {0, 1}
+
+
+def test_the_end_of_a_stream_leaves_clock_and_history_alone(model, samples):
+    detector, seen = Detector(model, history_s=1), set()
+    detector.push(samples)
+    stop = threading.Event()
+
+    def look():
+        while not stop.is_set():
+            seen.add(detector.heard_s)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(50):
+        detector.flush()
+        detector.push(np.zeros(0, np.int16))
+    before = detector.audio(detector.heard_s - 1, detector.heard_s)
+    detector.flush()
+    stop.set()
+    thread.join()
+    assert seen == {samples.size / 16000}
+    assert np.array_equal(before, detector.audio(detector.heard_s - 1, detector.heard_s))
+
+
+@pytest.mark.parametrize("n", [-1, 1.5, 2**63])
+def test_a_number_of_lost_samples_is_one(model, n):
+    with pytest.raises(AudioError, match="expected a number of lost samples"):
+        Detector(model).lost(n)
+
+
+def test_thresholds_may_be_numbers_of_numpy(model, samples):
+    expected = all_hits(model, samples, thresholds=0.5)
+    assert all_hits(model, samples, thresholds=np.float32(0.5)) == expected
+    assert model.with_settings(thresholds={"alexa": np.float32(0.5)}).thresholds == {"alexa": 0.5}

@@ -338,3 +338,16 @@ def test_quiet_examples_are_not_drowned_by_their_own_floor(part):
         heard = [one.make(index).features for index in range(20)]
         contrast = [float(np.percentile(each.max(1), 97) - np.percentile(each.max(1), 20)) for each in heard]
         assert np.median(contrast) > 3
+
+
+def test_no_word_that_counts_is_cut_away(part):
+    data = replace(DATA, negatives={"words": 1.0}, keyword_share=0.0, partial_share=0.0, word_pair_share=1.0)
+    one = maker(part, data, replace(PLAIN, cut_share=1.0))
+    n_words = 0
+    for index in range(60):
+        example = one.make(index)
+        for output in np.flatnonzero(example.targets[2:] == 1) + 2:
+            onset, middle = int(example.onset[output]), int(example.first[output])
+            assert not is_silent(example)[onset + 3 : max(onset + 4, 2 * middle - onset - 6)].all()
+            n_words += 1
+    assert n_words > 60

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamkws.cli.arguments import Commands, add_json_option, add_model_option, load_model
-from streamkws.cli.output import STARTING, explain_if_slow, json_line
+from streamkws.cli.output import STARTING, explain_if_slow, json_line, printable
 from streamkws.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _bench(arguments: argparse.Namespace) -> int:
             print(json_line({"model": model, "block_samples": block_samples, "pace": pace, **timing.figures()}))
         return 0
     every = f"a block of {block_samples} samples every {1000 * block_samples / SAMPLE_RATE:g} ms"
-    print(f"{model}, live, {every} for {live.audio_s:.0f} s:")
+    print(printable(f"{model}, live, {every} for {live.audio_s:.0f} s:"))
     print(f"  listening takes {100 * live.core_share:.2f} % of a core, waking for each block included")
     print(_block_line(live))
     print(f"As fast as it goes, {fast.audio_s:.0f} s of audio:")

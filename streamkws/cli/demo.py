@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
-from streamkws.cli.output import RESULTS, json_line
+from streamkws.cli.output import RESULTS, json_line, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +75,7 @@ class _Report:
     def begin(self, model_name: str, samples: npt.NDArray[np.float32]) -> None:
         """Print what the recording is, and its level along the timeline."""
         if not self._as_json:
-            print(f"{self._duration_s:.0f} s of synthesized speech in noise, heard by {model_name}:\n")
+            print(printable(f"{self._duration_s:.0f} s of synthesized speech in noise, heard by {model_name}:") + "\n")
             self._print(f"  [cyan]{_skyline(samples)}[/]")
 
     def show(self, hits: Iterable[Detection]) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from streamkws.cli.arguments import Commands, add_model_options, new_detector
-from streamkws.cli.output import Bar, print_error
+from streamkws.cli.output import Bar, print_error, printable
 from streamkws.errors import ConfigError
 
 LONG_FILE_S = 60.0
@@ -53,7 +53,7 @@ def _plot(arguments: argparse.Namespace) -> int:
                 bar.show(name, min(heard_s, whole_s), whole_s)
 
         heard = trace(arguments.file, detector, arguments.start, arguments.end, show)
-    print(save(draw_trace(heard), path))
+    print(printable(str(save(draw_trace(heard), path))))
     if heard.trouble:
         print_error(heard.trouble)
     return int(bool(heard.trouble))

@@ -14,6 +14,7 @@ from streamkws.audio import AUDIO_SUFFIXES, audio_files
 from streamkws.corpus import IGNORED_SETS, KEYWORD_SET, Corpus, NegativeFile, read_recordings
 from streamkws.errors import ConfigError
 from streamkws.evaluation.counting import ZERO_COUNT_BOUND
+from streamkws.evaluation.curves import HIGHEST
 from streamkws.evaluation.measure import evaluate_scores
 from streamkws.evaluation.operating_points import CLEAN, OperatingPoint
 from streamkws.evaluation.scoring import Progress, score_corpus
@@ -26,7 +27,7 @@ class Calibration:
     """A model with new thresholds, and what was found in choosing them.
 
     model: its provenance says what the thresholds were chosen on.
-    target_fa_per_h: false accepts per hour that each keyword may have.
+    target_fa_per_h: false accepts per hour that each keyword may have. confidence: how sure that is elsewhere, or 0.
     hours, n_files: of negative audio.
     before, after: [keyword], at the old and at the new threshold, without noise.
     unreached: keywords that have more false accepts than they may at every threshold up to 1.
@@ -35,6 +36,7 @@ class Calibration:
 
     model: Model
     target_fa_per_h: float
+    confidence: float
     hours: float
     n_files: int
     before: dict[str, OperatingPoint]
@@ -57,6 +59,12 @@ class Calibration:
         lowered = [k for k, point in self.after.items() if point.threshold < self.before[k].threshold]
         if lowered:
             chosen += f" Those of {', '.join(lowered)} are lower than before; confidence and lowest keep them up."
+        if self.confidence:
+            return [
+                f"The thresholds are for at most {target:g} false accepts per hour in other audio of this kind, "
+                f"{100 * self.confidence:g} % sure, by the highest scores in {hours:.2f} h.",
+                chosen.split(". ", 1)[1] if lowered else "Audio of another kind may have more.",
+            ]
         if self.n_allowed:
             return [
                 f"In {hours:.2f} h of negative audio, at most {target:g} per hour allows each keyword "
@@ -107,11 +115,16 @@ def calibrate_model(
     return Calibration(
         model=calibrated,
         target_fa_per_h=target_fa_per_h,
+        confidence=confidence,
         hours=scored.hours,
         n_files=n_files,
         before=old.at_own_thresholds,
         after=evaluate_scores(calibrated, scored, progress=progress).at_own_thresholds,
-        unreached=tuple(k for k, curve in old.curves[CLEAN].items() if curve.index_at(target_fa_per_h) is None),
+        unreached=tuple(
+            k
+            for k, curve in old.curves[CLEAN].items()
+            if curve.index_at(target_fa_per_h) is None and not (confidence and thresholds[k] < HIGHEST)
+        ),
         skipped=scored.skipped,
         notes=scored.notes,
     )

@@ -44,7 +44,9 @@ from streamkws.kernels.packing import GROUP, LANES, ROW_BLOCK, ROW_CODES, WEIGHT
 from streamkws.kernels.path import NO_FLOATS, NO_PCM, STREAM_ARRAYS, StreamArrays, detect
 from streamkws.kernels.products import products_of, write_product
 from streamkws.kernels.smoother import (
+    ARMED,
     EVENT,
+    RISING,
     SmootherState,
     SmootherTables,
     flush_smoother,
@@ -52,6 +54,7 @@ from streamkws.kernels.smoother import (
 )
 
 __all__ = [
+    "ARMED",
     "EVENT",
     "GROUP",
     "INSTRUCTIONS",
@@ -64,6 +67,7 @@ __all__ = [
     "NO_FLOATS",
     "NO_PCM",
     "RELU",
+    "RISING",
     "ROW_BLOCK",
     "ROW_CODES",
     "SIGMOID",

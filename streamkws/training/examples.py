@@ -44,6 +44,13 @@ class _Canvas:
     cut: list[int] = field(default_factory=list)
     piece: tuple[int, int] | None = None
 
+    @property
+    def heard(self) -> tuple[int, int] | None:
+        """From where to where there is what the labels are about, or the piece; None where there is neither."""
+        if not self.words:
+            return self.piece
+        return min(start for _, start, _ in self.words), max(end for _, _, end in self.words)
+
 
 class ExampleMaker:
     """Makes training examples from a part of the corpus.
@@ -127,8 +134,7 @@ class ExampleMaker:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._negative(rng, one, n_source)
 
-        word = canvas.words[0][1:] if canvas.words else canvas.piece
-        features, embeddings = self.perturbation.perturb(rng, canvas.samples, length, word)
+        features, embeddings = self.perturbation.perturb(rng, canvas.samples, length, canvas.heard)
         return self._label(canvas, features, embeddings, speed)
 
     def _label(self, canvas: _Canvas, features: F32, embeddings: npt.NDArray[np.float16], speed: float) -> Example:

@@ -175,12 +175,18 @@ class KeywordNetwork(nn.Module):
         model: of the same shapes below the output.
         features: (B, T, F) log-mel of training audio, by which batch normalization is set to change nothing.
         """
+        mine, others = self.config.layers[-1], model.config.layers[-1]
+        same_output = self.config.keywords == model.keywords and (mine.taps, mine.dilation, mine.activation) == (
+            others.taps,
+            others.dilation,
+            others.activation,
+        )
         self.set_features(*model.features)
         self.eval()
         with torch.no_grad():
             x = ((torch.from_numpy(features) - self.feature_mean) * self.feature_scale).transpose(1, 2)
             for index, (own, layer) in enumerate(zip(self.causal_layers, model.layers, strict=True)):
-                if index < len(model.layers) - 1 or self.config.keywords == model.keywords:
+                if index < len(model.layers) - 1 or same_output:
                     own.take_over(layer, x)
                 x = own(x)
         self.train()
