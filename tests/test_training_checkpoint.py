@@ -11,6 +11,7 @@ from training_runs import AWARE, FROM_CHIRPS, RECIPE, check_refused, read_checkp
 from streamkws.errors import ConfigError, ModelFileError
 from streamkws.model_file import save_model
 from streamkws.training.checkpoint import config_from_text, config_to_text, load_network, save_checkpoint
+from streamkws.training.ensemble import Ensemble
 from streamkws.training.loop import train
 from streamkws.training.network import KeywordNetwork
 
@@ -83,6 +84,17 @@ def test_training_starts_from_a_model(begun, training_corpus, tmp_path):
         trained, used = fresh.train()(torch.from_numpy(features)), fresh.eval()(torch.from_numpy(features))
     np.testing.assert_allclose(trained, used, atol=0.05)  # batch normalization changes nothing, in training either
     np.testing.assert_allclose(fresh.to_model().new_state().push(frames), begun.new_state().push(frames), atol=1e-4)
+
+
+def test_a_model_can_be_among_an_ensemble(begun, chirps_run):
+    features = np.random.default_rng(1).normal(-8, 3, (3, 200, 20)).astype(np.float32)
+    run = str(chirps_run / "runs" / "chirps")
+    of_model, of_run = (Ensemble.load([place], begun.config) for place in ("begun.f32.safetensors", run))
+    np.testing.assert_allclose(of_model.posteriors(features), of_run.posteriors(features), atol=2e-3)
+    both = Ensemble.load(["begun.f32.safetensors", run], begun.config)
+    np.testing.assert_allclose(both.posteriors(features), of_run.posteriors(features), atol=2e-3)
+    with pytest.raises(ConfigError, match=r"expected an f32 model, got chirps\.w8a8"):
+        Ensemble.load(["begun.w8a8.safetensors"], begun.config)
 
 
 def test_another_keyword_starts_from_a_models_layers_below_the_output(begun, training_corpus, tmp_path):

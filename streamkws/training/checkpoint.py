@@ -67,6 +67,20 @@ def load_network(checkpoint: str | Path) -> KeywordNetwork:
     return network.eval()
 
 
+def is_model(name: str) -> bool:
+    """Whether a name that a recipe gives is a model's, a shipped one's or a file's, and not a checkpoint's."""
+    return name.endswith(SUFFIX) or name in shipped_models()
+
+
+def network_of(model: Model) -> KeywordNetwork:
+    """A float32 model as a network that is not to be trained."""
+    if not model.config.is_float:
+        raise ConfigError(f"expected an f32 model, got {model.name}")
+    network = KeywordNetwork(model.config)
+    network.take_over(model)
+    return network.eval()
+
+
 def n_other_outputs(recipe: Recipe, part: Path) -> int:
     """Outputs of the network beside its keywords while it trains: auxiliary labels, then a teacher's embedding."""
     parts = parts_of(part, recipe.data)
@@ -102,7 +116,7 @@ def read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | Mod
     if not name:
         return None
     config = recipe.model.to_model_config({}, recipe.quantization)
-    if name.endswith(SUFFIX) or name in shipped_models():
+    if is_model(name):
         model = load_model(name)
         if not model.config.is_float:
             raise ConfigError(f"expected training.start_from to be an f32 model, got {model.name}")

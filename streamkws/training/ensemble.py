@@ -17,8 +17,9 @@ from torch import Tensor
 
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
+from streamkws.model_file import load_model
 from streamkws.training.augment import at_positions
-from streamkws.training.checkpoint import latest_checkpoint, load_network
+from streamkws.training.checkpoint import is_model, latest_checkpoint, load_network, network_of
 from streamkws.training.network import KeywordNetwork
 
 
@@ -35,7 +36,7 @@ class Ensemble:
 
     @classmethod
     def load(cls, places: Sequence[str | Path], learner: ModelConfig) -> Ensemble:
-        """Read the networks from run folders (their latest checkpoints) or checkpoints.
+        """Read the networks from run folders (their latest checkpoints), checkpoints or f32 model files.
 
         learner: the configuration of the network that will learn from them.
         Raises ConfigError where a file cannot be read, or a network's keywords, front end or stride are not the
@@ -44,7 +45,7 @@ class Ensemble:
         members = []
         for place in places:
             path = latest_checkpoint(place)
-            member = load_network(path)
+            member = network_of(load_model(path)) if is_model(str(place)) else load_network(path)
             for name in ("keywords", "frontend", "frame_stride"):
                 wanted, found = getattr(learner, name), getattr(member.config, name)
                 if found != wanted:

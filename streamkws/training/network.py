@@ -88,8 +88,8 @@ class CausalLayer(nn.Module):
             [fake_quantize_weights(part, self.config.weight_bits, ranges, gradient) for part in parts if len(part)]
         )
 
-    def take_over(self, layer: Layer, x: Tensor) -> None:
-        """Compute what a float32 layer of the same shape does. x: (B, I, T) inputs, some of what it will get.
+    def take_over(self, layer: Layer, x: Tensor | None) -> None:
+        """Compute what a float32 layer of the same shape does. x: (B, I, T) inputs, some of what it will get, or None.
 
         Batch normalization gets the mean and deviation that its own inputs have on x, so that it changes nothing.
         """
@@ -101,9 +101,10 @@ class CausalLayer(nn.Module):
             self.conv.bias[: len(bias)] = bias
             return
         assert self.norm.running_var is not None and self.norm.running_mean is not None
-        sums = self._convolve(nn.functional.pad(x, (self.padding, 0)), self.conv.weight, None)
-        self.norm.running_mean.copy_(sums.mean((0, 2)))
-        self.norm.running_var.copy_(sums.var((0, 2)))
+        if x is not None:
+            sums = self._convolve(nn.functional.pad(x, (self.padding, 0)), self.conv.weight, None)
+            self.norm.running_mean.copy_(sums.mean((0, 2)))
+            self.norm.running_var.copy_(sums.var((0, 2)))
         self.norm.weight.copy_(torch.sqrt(self.norm.running_var + self.norm.eps))
         self.norm.bias.copy_(bias + self.norm.running_mean)
 
@@ -169,11 +170,12 @@ class KeywordNetwork(nn.Module):
         frames = features.reshape(-1, features.shape[-1]).astype(np.float64)
         self.set_features(frames.mean(0).astype(np.float32), (1 / np.maximum(frames.std(0), 0.1)).astype(np.float32))
 
-    def take_over(self, model: Model, features: npt.NDArray[np.float32]) -> None:
+    def take_over(self, model: Model, features: npt.NDArray[np.float32] | None = None) -> None:
         """Take over a float32 model's layers below the output, and the output where it has the same keywords.
 
         model: of the same shapes below the output.
-        features: (B, T, F) log-mel of training audio, by which batch normalization is set to change nothing.
+        features: (B, T, F) log-mel of training audio, by which batch normalization is set to change nothing; None for a
+            network that will not be trained.
         """
         mine, others = self.config.layers[-1], model.config.layers[-1]
         same_output = self.config.keywords == model.keywords and (mine.taps, mine.dilation, mine.activation) == (
@@ -184,11 +186,13 @@ class KeywordNetwork(nn.Module):
         self.set_features(*model.features)
         self.eval()
         with torch.no_grad():
-            x = ((torch.from_numpy(features) - self.feature_mean) * self.feature_scale).transpose(1, 2)
+            x = None
+            if features is not None:
+                x = ((torch.from_numpy(features) - self.feature_mean) * self.feature_scale).transpose(1, 2)
             for index, (own, layer) in enumerate(zip(self.causal_layers, model.layers, strict=True)):
                 if index < len(model.layers) - 1 or same_output:
                     own.take_over(layer, x)
-                x = own(x)
+                x = None if x is None else own(x)
         self.train()
 
     def quantize(self, quantizing: bool) -> None:
