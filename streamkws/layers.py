@@ -65,8 +65,9 @@ class LayerConfig:
             )
         if self.taps < 1 or self.dilation < 1:
             raise ConfigError(f"expected taps and dilation of at least 1, got {self.taps} and {self.dilation}")
-        if self.n_slots > MAX_SLOTS:
-            raise ConfigError(f"expected a layer that holds at most {MAX_SLOTS} frames, got {self.n_slots}")
+        if max(self.n_slots, self.dilation) > MAX_SLOTS:
+            held = max(self.n_slots, self.dilation)
+            raise ConfigError(f"expected a layer that holds at most {MAX_SLOTS} frames, got {held}")
         if self.activation not in ACTIVATIONS:
             raise ConfigError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
         if self.residual and self.n_inputs != self.n_outputs:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SECTIONS = (
     "accuracy",
+    "elsewhere",
     "crossval",
     "listening",
     "accuracy-conditions",
@@ -18,6 +19,8 @@ SECTIONS = (
     "sizes",
     "rounding",
     "quantization",
+    "fuzz",
+    "soak",
     "latency",
     "kernels",
     "cold-start",
@@ -53,7 +56,7 @@ def sources():
 def test_scripts_run_from_anywhere(tmp_path):
     scripts = [path for path in (ROOT / "bench").rglob("*.py") if path.parent.name != "peer_workers"]
     scripts = [path for path in scripts if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")]
-    assert len(scripts) == 13
+    assert len(scripts) == 16
     for path in scripts:
         depth = len(path.relative_to(ROOT).parents) - 1
         line = f"sys.path.insert(0, str(Path(__file__).resolve().parents[{depth}]))\n"

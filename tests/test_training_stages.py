@@ -231,16 +231,47 @@ def test_the_shipped_recipe_is_the_shipped_network():
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
     assert chain.recipes["mined"].export.bits == ((8, 8), (4, 8))
     assert all(recipe.model == chain.recipes["mined"].model for recipe in chain.recipes.values())
-    assert chain.recipes["mined"].training.start_from == "runs/wakewords/first"
-    for recipe in chain.recipes.values():  # misses on dev count
-        data = recipe.data
-        assert (data.train, data.also_train, data.also_keywords, data.validation) == ("train", (), (), "dev")
-        assert set(data.noise) <= set(data.negatives)
-    assert chain.recipes["aligner"].data.aligner == ""
+    line = [chain.recipes[name] for name in ("labels", "distilled", "accents", "mined")]
+    assert [recipe.training.start_from.removeprefix("runs/wakewords/") for recipe in line] == [
+        "",
+        "labels",
+        "distilled",
+        "accents",
+    ]
+    assert [recipe.training.seed for recipe in line] == [1, 3, 4, 5]
+    for recipe in line:
+        assert recipe.data.also_keywords == ("dev",) and set(recipe.data.noise) <= set(recipe.data.negatives)
     provenance = chain.recipes["mined"].export.provenance
     assert provenance["recipe"] == "models/wakewords.toml" and "LibriSpeech (CC BY 4.0)" in provenance["data"]
-    corpus_sets = {name for name in chain.recipes["mined"].data.negatives if "/" not in name and name != "synthetic"}
+    corpus_sets = {name for name in line[-1].data.negatives if "/" not in name and name != "synthetic"}
     assert corpus_sets <= set(chain.sources)
+
+
+def test_who_teaches_the_shipped_network_never_heard_dev():
+    chain = read_chain(SHIPPED)
+    teachers = {
+        name for stage in chain.stages.values() for name in stage.entries.get("training", {}).get("ensemble", ())
+    }
+    assert len(teachers) == 6
+    for name in (*teachers, "aligner"):
+        data = chain.recipes[name].data
+        assert (data.train, data.also_train, data.also_keywords) == ("train", (), ())
+    assert chain.recipes["aligner"].data.aligner == ""
+
+
+def test_the_held_out_models_differ_in_what_they_hear_alone():
+    shipped, held_out = read_chain(SHIPPED), read_chain(SHIPPED, "dev")
+    anew = [name for name in held_out.stages if held_out.folder(name).parts[1] == "wakewords-held-out"]
+    assert anew == ["found", "mined"]
+    for name in ("labels", "distilled", "accents"):
+        assert held_out.folder(name) == shipped.folder(f"{name}-without-dev")
+        without = shipped.recipes[f"{name}-without-dev"]
+        assert without.data == replace(shipped.recipes[name].data, also_keywords=())
+        start_from = shipped.recipes[name].training.start_from
+        assert without.training == replace(
+            shipped.recipes[name].training, start_from=start_from and f"{start_from}-without-dev"
+        )
+    assert held_out.recipes["mined"].name == "wakewords-held-out"
 
 
 def test_the_example_at_the_end_of_the_shipped_recipe_is_a_stage(tmp_path):
@@ -255,3 +286,14 @@ def test_the_example_at_the_end_of_the_shipped_recipe_is_a_stage(tmp_path):
 def test_a_list_of_stages_to_extend_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"stage 'more' to extend an earlier stage that trains, got \['labels'\]"):
         chain_of(tmp_path, STAGED + '[[stages]]\nname = "more"\nextends = ["labels"]\n')
+
+
+def test_the_experiments_recipe_never_hears_dev():
+    chain = read_chain(SHIPPED.parents[1] / "bench" / "research" / "carry_over.toml")
+    assert chain.name == "carry-over" and chain.trained[-1] == "near-before"
+    for recipe in chain.recipes.values():
+        data = recipe.data
+        assert (data.train, data.also_train, data.also_keywords, data.validation) == ("train", (), (), "dev")
+        assert set(data.noise) <= set(data.negatives)
+    corpus_sets = {name for name in chain.recipes["mined"].data.negatives if "/" not in name and name != "synthetic"}
+    assert corpus_sets <= set(chain.sources)

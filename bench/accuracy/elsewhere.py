@@ -2,7 +2,7 @@
 
     python bench/accuracy/elsewhere.py --corpus DIR            print the tables (DIR as `streamkws evaluate` takes it)
     python bench/accuracy/elsewhere.py --corpus DIR --write    also write them into bench/README.md
-    python bench/accuracy/elsewhere.py --corpus DIR --model PATH    of another model
+    python bench/accuracy/elsewhere.py --corpus DIR --model PATH    of another model than the held-out w4a8
 
 - Misses: a mean over keywords, clean, with noise at 10 dB and in rooms; the interval is a bootstrap over speakers (2.5
   to 97.5 % of 2,000 draws). At the model's own thresholds, and at the lowest with at most 0.1 false accepts per hour
@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from bench.models import load_widths
 from bench.report import markdown, publish
 from streamkws import Detector, Model, load_model
 from streamkws.corpus import read_corpus
@@ -41,7 +42,7 @@ from streamkws.training.recordings import Clip, aligned, read_wakewords
 I16 = npt.NDArray[np.int16]
 RATE = 16_000
 TARGET_FA_PER_H, CONFIDENCE = 0.2, 0.9
-"""What thresholds are set for without a set, as in models/wakewords.toml."""
+"""What thresholds are set for without a set."""
 CONDITIONS = (Condition("clean"), Condition("10 dB", 10.0), Condition("rooms", in_room=True))
 N_DRAWS = 2000
 SILENCE = np.zeros(RATE // 2, np.int16)
@@ -287,11 +288,12 @@ def main() -> None:
     """Measure, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", required=True, type=Path, help="corpus folder, such as corpus/dev")
-    parser.add_argument("--model", default="wakewords.w4a8", help="a shipped model's name, or a file (wakewords.w4a8)")
+    parser.add_argument("--model", help="a shipped model's name, or a file (default: the held-out w4a8)")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output, instead of the tables")
     parser.add_argument("--write", action="store_true", help="write the tables into bench/README.md")
     arguments = parser.parse_args()
-    text, results = report(load_model(arguments.model), arguments.corpus)
+    model = load_model(arguments.model) if arguments.model else load_widths()[-1]
+    text, results = report(model, arguments.corpus)
     publish(arguments, "elsewhere", f"{text}\n\n", results)
 
 
