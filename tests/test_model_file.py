@@ -225,7 +225,7 @@ def with_layer(changes):
         (lambda config: config.update(frame_stride=1 << 33), "expected frame_stride of 1 to 1000, got 8589934592"),
         (lambda config: config["smoother"].update(refractory_steps=1 << 63), "expected at most 100000 steps in the sm"),
         (lambda config: config["frontend"].update(n_mels=1 << 40), "expected 1 to 1024 mel bands, got "),
-        (lambda config: config["layers"][-1].update(dilation=10**30), "expected a layer that holds at most 65536 frames"),
+        (lambda config: config["layers"][-1].update(dilation=10**30), "a layer that holds at most 65536 frames"),
         (with_layer({"dilation": 10_000}), "expected layers that hear at most 600 s back, got "),
         (lambda config: config["thresholds"].update(alexa="x"), "expected a threshold above 0 .* for 'alexa', got 'x'"),
         (lambda config: config["thresholds"].update(alexa=7), "expected a threshold above 0 and at most 1 .* got 7"),
