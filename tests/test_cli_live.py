@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -163,7 +164,11 @@ class TestListen:
     ) -> None:
         audio = tones("low tone")
         detector = Detector(load_model(model_path))
-        n = next(n for n in range(RATE, len(audio), 160) if not detector.push(audio[n - 160 : n]) and detector.flush())
+        n = next(
+            n
+            for n in range(RATE, len(audio), 160)
+            if not detector.push(audio[n - 160 : n]) and copy.deepcopy(detector).flush()
+        )
 
         def cut(microphone: FakeMicrophone) -> Iterator[np.ndarray]:
             yield audio[RATE - 160 : n]

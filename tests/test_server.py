@@ -150,10 +150,9 @@ class TestClients:
         asyncio.run(scenario())
 
     def test_few_detectors_are_kept(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("streamkws.server.detectors.MAX_SPARE", 2)
-
         async def scenario() -> None:
             async with serving(model, max_clients=5) as running:
+                monkeypatch.setitem(type(running._pool).take_back.__globals__, "MAX_SPARE", 2)
                 port = int(running.uri.rpartition(":")[2])
                 crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
                 for _, writer in crowd:
