@@ -406,22 +406,32 @@ def _what_is_missing(file: FileIO, size: int) -> str:
     if head[:4] not in (b"RIFF", b"FORM"):
         return ""
     sample_format = -1
-    start = len(head)
-    while len(chunk := file.read(8)) == 8:
-        (length,) = struct.unpack(order, chunk[4:])
-        start += 8
-        if chunk[:4] == wanted:
+    for name, length, start in _chunks(file, order):
+        if name == wanted:
             if length == 0 and order == "<I" and sample_format in STREAMABLE and _is_audio(file.read(8), size - start):
                 return NO_LENGTH
             n_missing = start + length - size
             if n_missing <= 0 or length >= _UNKNOWN_BYTES:
                 return ""
             return f"cut off: {n_missing} of its {length} bytes of audio are missing"
-        if chunk[:4] == b"fmt ":
+        if name == b"fmt ":
             sample_format = int.from_bytes(file.read(2), "little")
+    return ""
+
+
+def _chunks(file: FileIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks of a wav or aiff file: name, length, and where each begins, where the file then is.
+
+    order: of the bytes of a length, as struct takes it.
+    """
+    start = 12
+    file.seek(start)
+    while len(chunk := file.read(8)) == 8:
+        (length,) = struct.unpack(order, chunk[4:])
+        start += 8
+        yield chunk[:4], length, start
         start += length + length % 2
         file.seek(start)
-    return ""
 
 
 def _is_audio(head: bytes, n_bytes: int) -> bool:
@@ -457,13 +467,11 @@ def _decoder_class() -> Any:
 
 def _with_unknown_length(file: FileIO) -> tuple[bytes, int]:
     """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts."""
+    start = next(start for name, _, start in _chunks(file, "<I") if name == b"data")
     file.seek(0)
-    head = bytearray(file.read(12))
-    while (chunk := file.read(8))[:4] != b"data":
-        (length,) = struct.unpack("<I", chunk[4:])
-        head += chunk + file.read(length + length % 2)
-    head[4:8] = b"\xff" * 4
-    return bytes(head) + b"data" + b"\xff" * 4, len(head) + 8
+    head = bytearray(file.read(start))
+    head[4:8] = head[-4:] = b"\xff" * 4
+    return bytes(head), start
 
 
 def _copy(head: bytes, file: FileIO, inlet: int) -> None:

@@ -194,12 +194,18 @@ class Detector:
         n_heard = int(self._n_heard[0])
         if n_heard == self._origin:
             return []
-        # stage by stage: other threads may look at the clock and the history, which silence does not touch
-        frames = self.front_end.push(np.zeros(round(TAIL_S * self._rate), np.int16))
-        hits = self.smoother.push(self.network_state.push(frames)) + self.smoother.flush()
+        hits = self.end_stages()
         hits = [] if self._muted or self._leaving else self._on_the_clock(hits)
         self._begin(n_heard)
         return within(hits, n_heard / self._rate)
+
+    def end_stages(self) -> list[Detection]:
+        """What the stages still complete with TAIL_S of silence behind, in their own time, for whoever feeds them.
+
+        Clock and history, at which other threads may look, are left alone.
+        """
+        frames = self.front_end.push(np.zeros(round(TAIL_S * self._rate), np.int16))
+        return self.smoother.push(self.network_state.push(frames)) + self.smoother.flush()
 
     def lost(self, n_samples: int) -> list[Detection]:
         """Say that n_samples of audio were lost here, and return the detections that were still awaited.

@@ -18,7 +18,7 @@ from streamkws.frontend import FrontEnd, FrontEndConfig, mel_filters
 from streamkws.gptq import round_layers, step_weights
 from streamkws.layers import ACTIVATIONS, FLOAT_BITS, Layer, LayerConfig
 from streamkws.quantization import Quantized
-from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, valid_keywords
+from streamkws.smoother import PosteriorSmoother, SmootherConfig, StepClock, check_numbers, valid_keywords
 
 F32 = npt.NDArray[np.float32]
 
@@ -93,8 +93,8 @@ class ModelConfig:
             raise ConfigError(f"expected layers that hear at most {MAX_REACH_S:g} s back, got {reach_s:g} s")
         valid_keywords(self.thresholds, self.keywords)
         valid_keywords(self.durations_s, self.keywords)
-        _check_numbers("threshold", self.thresholds, 1.0)
-        _check_numbers("duration in seconds", self.durations_s, MAX_DURATION_S)
+        check_numbers("threshold", self.thresholds, 1.0)
+        check_numbers("duration in seconds", self.durations_s, MAX_DURATION_S)
         for name, text in self.provenance.items():
             if not isinstance(text, str):
                 raise ConfigError(f"expected provenance to be text, got {text!r} for {name!r}")
@@ -383,13 +383,6 @@ class ModelState(kernels.OneStream):
 def _floats(values: Mapping[str, float]) -> dict[str, float]:
     """Values of NumPy's types as Python's, which a model file can hold; what is no number stays for the check."""
     return {name: float(value) if isinstance(value, Real) else value for name, value in values.items()}
-
-
-def _check_numbers(what: str, values: Mapping[str, Any], most: float) -> None:
-    """Raise ConfigError for a value that is no number above 0 and at most so much."""
-    for keyword, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) <= most:
-            raise ConfigError(f"expected a {what} above 0 and at most {most:g} for {keyword!r}, got {value!r}")
 
 
 def _check_bounded(layers: tuple[Layer, ...], features: F32, filters: F32) -> None:

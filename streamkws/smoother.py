@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,15 @@ def valid_keywords(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, 
     return names
 
 
+def check_numbers(what: str, values: Mapping[str, Any], most: float) -> None:
+    """Raise ConfigError for a keyword's value that is no number above 0 and at most so much."""
+    for keyword, value in values.items():
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not 0 < float(value) <= most:
+            got = f"{float(value):g}" if is_number else repr(value)
+            raise ConfigError(f"expected a {what} above 0 and at most {most:g} for {keyword!r}, got {got}")
+
+
 class PosteriorSmoother(kernels.OneStream):
     """Smooths posteriors and decides; one object per stream.
 
@@ -138,9 +148,7 @@ class PosteriorSmoother(kernels.OneStream):
         thresholds, wanted: as for the class.
         """
         valid_keywords(thresholds, self.keywords)
-        for name, value in thresholds.items():
-            if not 0 < value <= 1:
-                raise ConfigError(f"expected a threshold above 0 and at most 1 for {name!r}, got {value:g}")
+        check_numbers("threshold", thresholds, 1.0)
         names = self.keywords if wanted is None else valid_keywords(wanted, self.keywords)
         levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in self.keywords]
         settings = (self.config.smoothing_steps, self.config.patience_steps, self.config.refractory_steps)

@@ -126,16 +126,8 @@ def test_training_does_not_start_from_another_model(begun, training_corpus, old,
     recipe = FROM_MODEL.replace(old, new)
     if "residual = false" in new:
         recipe = recipe.replace("residual = false, dilation = 4, residual = true", "dilation = 4")
-    with pytest.raises((ConfigError, ModelFileError), match=message):
-        check(recipe, training_corpus)
-
-
-def check(recipe, corpus):
-    Path("refused.toml").write_text(recipe)
-    try:
-        train("refused.toml", corpus=corpus)
-    finally:
-        assert not Path("runs").exists()
+    check_refused(recipe, training_corpus, message, (ConfigError, ModelFileError))
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize(

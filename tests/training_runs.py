@@ -114,12 +114,12 @@ def read_checkpoint(path):
     return torch.load(path, weights_only=True)
 
 
-def check_refused(text, training_corpus, message):
+def check_refused(text, training_corpus, message, errors=ConfigError):
     """Whether a recipe, in the working directory, is refused before anything is written."""
     from streamkws.training.loop import train
 
     recipe = Path("new.toml")
     recipe.write_text(text.replace('"aware"', '"new"'))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(errors, match=message):
         train(recipe, corpus=training_corpus)
     assert not Path("runs/new").exists()

@@ -20,6 +20,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from streamkws.evaluation.curves import sweep_thresholds
 from streamkws.evaluation.scoring import Condition, Posteriors, ScoredCorpus, Scores, score_corpus, score_recordings
 from streamkws.evaluation.thresholds import confident_threshold
 from streamkws.evaluation.timeline import Timeline
+from streamkws.smoother import DEFAULT_THRESHOLD
 from streamkws.training.recordings import Clip, aligned, read_wakewords
 
 I16 = npt.NDArray[np.int16]
@@ -73,6 +75,22 @@ class Judged:
     scored: ScoredCorpus
     conditions: list[Scores]
 
+    @cached_property
+    def negatives(self) -> Timeline:
+        """The negatives, in which false accepts are counted again and again."""
+        return Timeline.of(self.model, self.scored.scores[0][0].negatives)
+
+    @property
+    def own_thresholds(self) -> dict[str, float]:
+        """Those of the model, as evaluate takes them."""
+        return {keyword: self.model.thresholds.get(keyword, DEFAULT_THRESHOLD) for keyword in self.model.keywords}
+
+    def rate(self, n: int, hours: float) -> str:
+        """So many false accepts in hours as a rate per hour and keyword, with its interval."""
+        keyword_hours = hours * len(self.model.keywords)
+        low, high = poisson_interval(n, keyword_hours)
+        return f"{n / keyword_hours:.2f} ({low:.2f} to {high:.2f})"
+
     @property
     def hours(self) -> dict[str, float]:
         """Hours of each set of negatives."""
@@ -80,10 +98,9 @@ class Judged:
 
     def false_accepts(self, thresholds: Mapping[str, float]) -> dict[str, dict[str, int]]:
         """False accepts by set and keyword, each keyword at its threshold."""
-        timeline = Timeline.of(self.model, self.scored.scores[0][0].negatives)
         found = {name: dict.fromkeys(self.model.keywords, 0) for name in self.hours}
         for threshold in set(thresholds.values()):
-            for stream, k, _ in timeline.detect(threshold):
+            for stream, k, _ in self.negatives.detect(threshold):
                 keyword = self.model.keywords[k]
                 if thresholds[keyword] == threshold:
                     found[self.scored.negatives[stream].set_name][keyword] += 1
@@ -231,30 +248,27 @@ def percent(*rates: float) -> str:
 def report(model: Model, folder: Path) -> tuple[str, dict[str, Any]]:
     """The tables, and what is in them."""
     judged = judge(model, folder)
-    n_keywords, results = len(model.keywords), {}
+    own_thresholds, results = judged.own_thresholds, {}
     lines: list[str] = []
     rows = []
-    points = {"its own": model.thresholds, "at most 0.1 FA/h": few_false_accepts(judged)}
+    points = {"its own": own_thresholds, "at most 0.1 FA/h": few_false_accepts(judged)}
     for name, thresholds in points.items():
         by_set = judged.false_accepts(thresholds)
         n = sum(sum(counts.values()) for counts in by_set.values())
-        low, high = poisson_interval(n, judged.scored.hours * n_keywords)
         rates = {
             condition.name: mean_miss(judged.misses(thresholds, scores))
             for condition, scores in zip(CONDITIONS, judged.conditions, strict=True)
         }
-        rate = n / judged.scored.hours / n_keywords
-        rows.append([name, *(percent(*rate) for rate in rates.values()), f"{rate:.2f} ({low:.2f} to {high:.2f})"])
+        rows.append([name, *(percent(*rate) for rate in rates.values()), judged.rate(n, judged.scored.hours)])
         results[name] = {"thresholds": thresholds, "misses": rates, "false_accepts": by_set}
     header = ["thresholds", *(f"miss {condition.name}" for condition in CONDITIONS), "FA/h per keyword"]
     lines += [f"**{model.name}**, mean over keywords, 95 % intervals:", "", markdown(header, rows), ""]
 
-    own, rows = judged.false_accepts(model.thresholds), []
+    own, rows = judged.false_accepts(own_thresholds), []
     for name, hours in judged.hours.items():
         n = sum(own[name].values())
-        low, high = poisson_interval(n, hours * n_keywords)
         which = ", ".join(f"{keyword} {count}" for keyword, count in own[name].items() if count)
-        rows.append([name, which, f"{hours:.2f}", str(n), f"{n / hours / n_keywords:.2f} ({low:.2f} to {high:.2f})"])
+        rows.append([name, which, f"{hours:.2f}", str(n), judged.rate(n, hours)])
     lines += [markdown(["set", "at its own thresholds", "hours", "false accepts", "FA/h per keyword"], rows, 2), ""]
 
     left_out = left_out_sets(judged)
@@ -263,15 +277,13 @@ def report(model: Model, folder: Path) -> tuple[str, dict[str, Any]]:
             row["set"],
             f"{row['hours']:.2f}",
             str(row["false_accepts"]),
-            f"{row['false_accepts'] / row['hours'] / n_keywords:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+            judged.rate(row["false_accepts"], row["hours"]),
             "yes" if row["low"] <= TARGET_FA_PER_H else "no",
         ]
         for row in left_out
     ]
     n = sum(row["false_accepts"] for row in left_out)
-    low, high = poisson_interval(n, judged.scored.hours * n_keywords)
-    rate = n / judged.scored.hours / n_keywords
-    rows.append(["together", f"{judged.scored.hours:.2f}", str(n), f"{rate:.2f} ({low:.2f} to {high:.2f})", ""])
+    rows.append(["together", f"{judged.scored.hours:.2f}", str(n), judged.rate(n, judged.scored.hours), ""])
     header = ["set left out", "hours", "false accepts", "FA/h per keyword", f"{TARGET_FA_PER_H:g} or less possible"]
     lines += [markdown(header, rows), ""]
 

@@ -57,14 +57,15 @@ class Calibration:
         hours, target = self.hours, self.target_fa_per_h
         chosen = "The thresholds were chosen on this very audio: expect more false accepts in other audio."
         lowered = [k for k, point in self.after.items() if point.threshold < self.before[k].threshold]
-        if lowered:
-            chosen += f" Those of {', '.join(lowered)} are lower than before; confidence and lowest keep them up."
+        below = f"Those of {', '.join(lowered)} are lower than before; confidence and lowest keep them up."
         if self.confidence:
             return [
                 f"The thresholds are for at most {target:g} false accepts per hour in other audio of this kind, "
                 f"{100 * self.confidence:g} % sure, by the highest scores in {hours:.2f} h.",
-                chosen.split(". ", 1)[1] if lowered else "Audio of another kind may have more.",
+                below if lowered else "Audio of another kind may have more.",
             ]
+        if lowered:
+            chosen = f"{chosen} {below}"
         if self.n_allowed:
             return [
                 f"In {hours:.2f} h of negative audio, at most {target:g} per hour allows each keyword "

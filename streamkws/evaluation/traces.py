@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws.audio import as_float
-from streamkws.detector import TAIL_S, Detector, within
+from streamkws.detector import Detector, within
 from streamkws.errors import AudioError, ConfigError
 from streamkws.smoother import Detection, StepClock
 from streamkws.sources import Source, open_source
@@ -105,10 +105,7 @@ def trace(
                 raise
             trouble = str(error)
     heard_s, n_steps = low.n_rows / rate, levels.n_rows
-    silence = np.zeros(round(TAIL_S * rate), np.int16)
-    detections += detector.smoother.push(detector.network_state.push(detector.front_end.push(silence)))
-    detections += detector.smoother.flush()
-    detections = within(detections, heard_s)
+    detections = within(detections + detector.end_stages(), heard_s)
     _check_steps(blocks.name, clock, heard_s, n_steps, (start_s, last_s) if not len(levels.columns()) else None)
     return Trace(
         name=blocks.name,
