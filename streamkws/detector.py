@@ -42,6 +42,8 @@ class Detector:
     thresholds: per keyword, or one number for all; those not given are the model's own.
     keywords: the keywords to listen for; None is all.
     history_s: seconds of audio that are kept for audio(), 0 for none; 32 kB each.
+    near: where to begin with near misses, 0 to 1: peaks from here on that stay below the threshold are among what push
+        and flush return, with Detection.near set. None for none.
     Raises ConfigError for what the model does not know or cannot be.
     """
 
@@ -51,13 +53,14 @@ class Detector:
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
         history_s: float = HISTORY_S,
+        near: float | None = None,
     ) -> None:
         if not 0 <= history_s <= MAX_HISTORY_S:
             raise ConfigError(f"expected history_s of 0 to {MAX_HISTORY_S:g}, got {history_s}")
         self.model = model
         self.front_end = model.new_front_end()
         self.network_state = model.new_state()
-        self.smoother = model.new_smoother(self._by_keyword(thresholds), keywords)
+        self.smoother = model.new_smoother(self._by_keyword(thresholds), keywords, near)
         self._rate = model.config.frontend.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
@@ -288,7 +291,7 @@ class Detector:
 class BatchDetector:
     """Detects keywords in several streams that come in step; each hears exactly what a Detector of its own would.
 
-    model, thresholds, keywords: as for Detector. n_streams: N.
+    model, thresholds, keywords, near: as for Detector. n_streams: N.
     """
 
     def __init__(
@@ -297,11 +300,12 @@ class BatchDetector:
         n_streams: int,
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
+        near: float | None = None,
     ) -> None:
         if n_streams < 1:
             raise ConfigError(f"expected at least 1 stream, got {n_streams}")
         wanted = None if keywords is None else valid_keywords(keywords, model.keywords)
-        self.detectors = tuple(Detector(model, thresholds, wanted, history_s=0) for _ in range(n_streams))
+        self.detectors = tuple(Detector(model, thresholds, wanted, history_s=0, near=near) for _ in range(n_streams))
 
     def __copy__(self) -> BatchDetector:
         return deepcopy(self)
@@ -339,14 +343,15 @@ def detect(
     model: Model,
     thresholds: Mapping[str, float] | float | None = None,
     keywords: Iterable[str] | None = None,
+    near: float | None = None,
 ) -> Iterator[Detection]:
     """Detections in a source, as they come.
 
     source: a path, "-" for raw 16 kHz int16 on standard input, or an iterable of blocks, (n,) int16 or float32.
-    thresholds, keywords: as for Detector.
+    thresholds, keywords, near: as for Detector.
     Raises AudioError when the source cannot be read; what was heard before has been given by then.
     """
-    yield from Detector(model, thresholds, keywords, history_s=0).hear(source)
+    yield from Detector(model, thresholds, keywords, history_s=0, near=near).hear(source)
 
 
 def within(hits: list[Detection], end_s: float) -> list[Detection]:

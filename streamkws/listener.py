@@ -33,7 +33,7 @@ class Listener:
     exception of the callback is logged, and listening goes on. An exception of the source is raised at the end of the
     with statement, or by async for. A listener listens once. audio and close may be called from any thread.
 
-    source, model, thresholds, keywords, history_s: as for Detector.hear and Detector; the source is not closed.
+    source, model, thresholds, keywords, history_s, near: as for Detector.hear and Detector; the source is not closed.
     on_detection: called with each Detection; None for async for.
     """
 
@@ -45,8 +45,9 @@ class Listener:
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
         history_s: float = HISTORY_S,
+        near: float | None = None,
     ) -> None:
-        self._detector = Detector(model, thresholds, keywords, history_s)
+        self._detector = Detector(model, thresholds, keywords, history_s, near)
         self._source = _Stoppable(source)
         self._on_detection = on_detection
         self._thread: threading.Thread | None = None

@@ -322,13 +322,19 @@ class Model:
         return state.state
 
     def new_smoother(
-        self, thresholds: Mapping[str, float] | None = None, keywords: Iterable[str] | None = None
+        self,
+        thresholds: Mapping[str, float] | None = None,
+        keywords: Iterable[str] | None = None,
+        near: float | None = None,
     ) -> PosteriorSmoother:
-        """A new PosteriorSmoother; thresholds override the model's, keywords limits what may be detected."""
+        """A new PosteriorSmoother; thresholds override the model's, keywords limits what may be detected.
+
+        near: from where on it gives near misses, None for none.
+        """
         config = self.config
         merged = {**config.thresholds, **(thresholds or {})}
         return PosteriorSmoother(
-            config.smoother, config.keywords, config.clock, merged, config.durations_s, wanted=keywords
+            config.smoother, config.keywords, config.clock, merged, config.durations_s, wanted=keywords, near=near
         )
 
 

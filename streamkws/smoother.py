@@ -43,7 +43,7 @@ class SmootherConfig:
 
 @dataclass(frozen=True)
 class Detection:
-    """A keyword that was heard; times are seconds from the stream's first sample.
+    """A keyword that was heard, or nearly; times are seconds from the stream's first sample.
 
     keyword: its name.
     score: peak of the smoothed posterior, 0..1.
@@ -51,6 +51,7 @@ class Detection:
         typical duration before it (the network marks only ends).
     peak: time of the audio that had been heard when the smoothed posterior peaked.
     stream: index of the stream in a BatchDetector, else 0.
+    near: whether it is a near miss: the score stayed below the threshold. Only where near misses were asked for.
     """
 
     keyword: str
@@ -59,6 +60,7 @@ class Detection:
     end: float
     peak: float
     stream: int = 0
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,13 @@ class PosteriorSmoother(kernels.OneStream):
     The posteriors of each keyword are averaged over the last smoothing_steps. When the average reaches the keyword's
     threshold, its peak is awaited: the detection is emitted as soon as the average has not risen for patience_steps.
     The same keyword is then not detected again before refractory_steps have passed and its average has fallen below
-    the threshold.
+    the threshold. Near misses, where they are asked for, change nothing in that: they are peaks below the threshold,
+    given once the average has fallen below near again, and none in the refractory period.
 
     thresholds: per keyword, 0..1; keywords without one get 0.5.
     durations_s: typical duration of each keyword in seconds, 0.5 where it is missing.
     keywords wanted: those that may be detected; None is all.
+    near: peaks from here on, 0..1, and below the threshold are given, too, as near misses; None for none.
 
     Source: the smoothing of Chen, Parada, Heigold, "Small-footprint keyword spotting using deep neural networks",
     ICASSP 2014, section 2.3, for keywords of one label each; waiting for the peak is this project's.
@@ -121,7 +125,11 @@ class PosteriorSmoother(kernels.OneStream):
         thresholds: Mapping[str, float] | None = None,
         durations_s: Mapping[str, float] | None = None,
         wanted: Iterable[str] | None = None,
+        near: float | None = None,
     ) -> None:
+        if near is not None:
+            check_numbers("score", {"near": near}, 1.0)
+        self.near = near
         self.config = config
         self.keywords = keywords
         self.clock = clock
@@ -136,6 +144,8 @@ class PosteriorSmoother(kernels.OneStream):
                 peak_steps=np.zeros(n, np.int64),
                 ready_steps=np.zeros(n, np.int64),
                 n_steps=np.zeros(1, np.int64),
+                near_peaks=np.zeros(n, np.float32),
+                near_steps=np.zeros(n, np.int64),
             )
         )
         self.set_thresholds({} if thresholds is None else thresholds, wanted)
@@ -152,11 +162,16 @@ class PosteriorSmoother(kernels.OneStream):
         names = self.keywords if wanted is None else valid_keywords(wanted, self.keywords)
         levels = [thresholds.get(k, DEFAULT_THRESHOLD) if k in names else np.inf for k in self.keywords]
         settings = (self.config.smoothing_steps, self.config.patience_steps, self.config.refractory_steps)
+        near = np.inf if self.near is None else self.near
+        nears = [near if near < level < np.inf else np.inf for level in levels]
         self.tables = kernels.constant_arrays(
-            kernels.SmootherTables(np.array(levels, np.float32), np.array(settings, np.int64))
+            kernels.SmootherTables(
+                np.array(levels, np.float32), np.array(nears, np.float32), np.array(settings, np.int64)
+            )
         )
         low = (self.state.phases == kernels.RISING) & (self.state.peaks < self.tables.thresholds)
         self.state.phases[low] = kernels.ARMED
+        self.state.near_peaks[np.isinf(self.tables.nears)] = 0
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -189,7 +204,7 @@ class PosteriorSmoother(kernels.OneStream):
     def detections(self, events: npt.NDArray[Any]) -> list[Detection]:
         """The Detections that a kernel wrote as events, (n,) of kernels.EVENT."""
         hits = []
-        for keyword, peak_step, _, score in events.tolist():  # much faster than the fields of a recarray
+        for keyword, peak_step, _, score, near in events.tolist():  # much faster than the fields of a recarray
             end = self.clock.end_s(peak_step - self._delay_steps)
             hits.append(
                 Detection(
@@ -198,6 +213,7 @@ class PosteriorSmoother(kernels.OneStream):
                     start=max(0.0, end - self._durations_s[keyword]),
                     end=max(0.0, end),
                     peak=self.clock.end_s(peak_step),
+                    near=bool(near),
                 )
             )
         return hits

@@ -59,12 +59,15 @@ def run_layer(layer, x, steps):
     return outputs
 
 
-def detections(posteriors, config, thresholds):
-    """(keyword, peak step, step of the decision, score) by the decision rule, written as one loop per keyword."""
-    found = []
+def detections(posteriors, config, thresholds, near=None):
+    """(keyword, peak step, step of the decision, score) by the decision rule, written as one loop per keyword.
+
+    near: the near misses instead, from here on.
+    """
+    found, nearly = [], []
     n_steps, n_keywords = posteriors.shape
     for k in range(n_keywords):
-        phase, peak, peak_step, ready = "armed", 0.0, 0, 0
+        phase, peak, peak_step, ready, rise = "armed", 0.0, 0, 0, []
         for step in range(n_steps):
             first = max(0, step + 1 - config.smoothing_steps)
             total = np.float32(0)
@@ -80,6 +83,15 @@ def detections(posteriors, config, thresholds):
             if phase == "rising" and step - peak_step >= config.patience_steps:
                 found.append((k, peak_step, step, float(peak)))
                 phase, ready = "waiting", peak_step + config.refractory_steps
+            if near is not None and score >= near:
+                rise.append((score, -step))
+            elif rise:
+                top, place = max(rise)
+                if top < thresholds[k] and phase == "armed":
+                    nearly.append((k, -place, step, float(top)))
+                rise = []
+        if rise and max(rise)[0] < thresholds[k] and phase == "armed":
+            nearly.append((k, -max(rise)[1], n_steps - 1, float(max(rise)[0])))
         if phase == "rising":
             found.append((k, peak_step, n_steps - 1, float(peak)))
-    return sorted(found)
+    return sorted(found if near is None else nearly)

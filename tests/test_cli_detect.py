@@ -39,6 +39,20 @@ class TestDetect:
         assert 0.5 < hit["start"] < hit["end"] < 1.8
         assert 0.6 < hit["score"] <= 1
 
+    def test_near_misses(self, run: Any, model_path: str, audio: Any) -> None:
+        path = audio("a.wav", "low tone", "high tone")
+        options = ("--threshold", "low tone=0.999", "--near", "0.5")
+        code, out, _ = run("detect", "--json", "--model", model_path, *options, path)
+        near, hit = hits(out)
+        assert code == 0 and near.pop("near") is True and "near" not in hit
+        assert (near["keyword"], hit["keyword"]) == ("low tone", "high tone") and 0.5 <= near["score"] < 0.999
+        lines = run("detect", "--model", model_path, *options, path)[1].splitlines()
+        assert [line.endswith("  near") for line in lines] == [True, False]
+        assert len(hits(run("detect", "--json", "--model", model_path, *options[:2], path)[1])) == 1
+        code, out, err = run("detect", "--model", model_path, "--near", "7", path)
+        assert (code, out) == (2, "")
+        assert err == "streamkws: expected a score above 0 and at most 1 for 'near', got 7\n"
+
     def test_a_name_of_a_file_is_printed_and_not_obeyed(self, run: Any, model_path: str, audio: Any) -> None:
         path = audio("a\n\x1b[31mb\t.wav", "low tone")
         shown = path.replace("\n", "\\n").replace("\x1b", "\\x1b").replace("\t", "\\t")

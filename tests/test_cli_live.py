@@ -152,6 +152,23 @@ class TestListen:
             assert hit["start"] == pytest.approx(0.75, abs=0.03), "the audio before it"
             assert len(samples) / RATE == pytest.approx(hit["end"] + 0.5, abs=0.03), "and after it"
 
+    def test_near_misses_are_recorded_and_start_nothing(self, run: Any, model_path: str, tmp_path: Path) -> None:
+        heard, near = tmp_path / "heard", tmp_path / "near"
+        command = f'echo "$STREAMKWS_KEYWORD" >> {tmp_path}/out'
+        folders = ("--record", str(heard), "--record-near", str(near))
+        options = ("--threshold", "low tone=0.999", "--exec", command, "--beep", "--json")
+        code, out, err = run("listen", "--model", model_path, *folders, *options)
+        assert code == 0 and err.count("\a") == 1
+        assert [(hit["keyword"], hit.get("near", False)) for hit in hits(out)] == [
+            ("low tone", True),
+            ("high tone", False),
+        ]
+        assert [path.name[:3] for path in near.iterdir()] == ["low"]
+        assert [path.name[:3] for path in heard.iterdir()] == ["hig"]
+        assert eventually((tmp_path / "out").read_text, "high tone\n")
+        code, out, _ = run("listen", "--model", model_path, "--threshold", "0.999", "--near", "0.99999", "--json")
+        assert out == ""
+
     def test_record_up_to_a_gap(self, run: Any, model_path: str, tmp_path: Path, monkeypatch: Any) -> None:
         monkeypatch.setattr(cli.reactions, "AFTER_S", 2.0)
         run("listen", "--model", model_path, "--record", str(tmp_path), "--keyword", "low tone")

@@ -61,15 +61,44 @@ def test_the_refractory_period_and_falling_below_the_threshold_come_before_a_sec
 )
 def test_any_cut_of_the_posteriors_gives_what_the_naive_rule_gives(posteriors, smoothing, patience, refractory, cuts):
     config = SmootherConfig(smoothing, patience, refractory)
-    one = PosteriorSmoother(config, NAMES, CLOCK, {"alexa": 0.5, "snowboy": 0.6})
+    one = PosteriorSmoother(config, NAMES, CLOCK, {"alexa": 0.5, "snowboy": 0.6}, near=0.25)
     hits, start = [], 0
     for length in [*cuts, len(posteriors)]:
         hits += one.push(posteriors[start : start + length])
         start += length
     hits += one.flush()
-    found = [(NAMES.index(hit.keyword), hit.peak, hit.score) for hit in hits]
-    expected = [(k, CLOCK.end_s(peak), score) for k, peak, _, score in detections(posteriors, config, (0.5, 0.6))]
-    assert sorted(found) == expected
+    for near in (None, 0.25):
+        found = [(NAMES.index(hit.keyword), hit.peak, hit.score) for hit in hits if hit.near == bool(near)]
+        rule = detections(posteriors, config, (0.5, 0.6), near)
+        assert sorted(found) == [(k, CLOCK.end_s(peak), score) for k, peak, _, score in rule]
+
+
+def test_a_near_miss_is_given_once_it_has_passed_and_only_where_it_is_asked_for():
+    values = np.zeros(60)
+    values[10:14] = 0.2, 0.4, 0.3, 0.3  # a near miss of 0.4
+    values[30:34] = 0.3, 0.4, 0.8, 0.3  # on its way to a detection
+    values[40:44] = 0.3  # in the refractory period
+    settings = {"smoothing_steps": 1, "patience_steps": 2, "refractory_steps": 20}
+    clock, names = CLOCK, NAMES
+    one = PosteriorSmoother(SmootherConfig(**settings), names, clock, {"alexa": 0.5}, near=0.25)
+    assert one.push(column(values[:14])) == []
+    first, second = one.push(column(values[14:]))
+    assert (first.near, first.score, first.peak) == (True, pytest.approx(0.4), clock.end_s(11))
+    assert (second.near, second.score) == (False, pytest.approx(0.8))
+    assert [hit.near for hit in smoother(**settings).push(column(values))] == [False]
+    one.reset()
+    one.push(column(values[:13]))
+    (last,) = one.flush()
+    assert last.near and last.score == pytest.approx(0.4)
+    one.push(column(values[:13]))
+    one.set_thresholds({"alexa": 0.2})  # which is below near: there is none any more
+    assert not any(hit.near for hit in one.push(column(values[:30])))
+
+
+@pytest.mark.parametrize("near", [0, -1, 1.5, "much", True])
+def test_near_is_a_posterior(near):
+    with pytest.raises(ConfigError, match="expected a score above 0 and at most 1 for 'near'"):
+        PosteriorSmoother(SmootherConfig(), NAMES, CLOCK, near=near)
 
 
 def test_reset_equals_a_new_smoother():

@@ -351,3 +351,34 @@ def test_no_word_that_counts_is_cut_away(part):
             assert not is_silent(example)[onset + 3 : max(onset + 4, 2 * middle - onset - 6)].all()
             n_words += 1
     assert n_words > 60
+
+
+def test_a_microphones_floor_lies_where_it_is_asked_for(part):
+    data = replace(DATA, keyword_share=0.99, partial_share=0.0)
+    plain = maker(part, data, PLAIN)
+    for floor_db in (15, 35):
+        one = maker(part, data, replace(PLAIN, floor_share=1.0, floor_min_db=floor_db, floor_max_db=floor_db))
+        below = []
+        for index in range(20):
+            before, example = plain.make(index), one.make(index)
+            np.testing.assert_array_equal(example.targets, before.targets)
+            power = np.exp(example.features).sum(1)
+            floor = power[: max(4, int(example.onset.max()) - 10)]  # what comes before the word
+            below.append(10 * np.log10(power.max() / np.median(floor)))
+        assert abs(np.median(below) - floor_db) < 8, floor_db
+
+
+def test_what_is_excluded_can_be_a_set_of_negatives(part):
+    share = {"keyword_share": 0.0, "partial_share": 0.0, "noise": ()}
+    data = replace(DATA, negatives={"excluded": 1.0}, exclude=("*/p0*",), **share)
+    one = maker(part, data, PLAIN)
+    excluded = one.negatives[0].segments
+    assert excluded and {segment.speaker for segment in excluded} == {""}
+    assert len(excluded) + len(one.clips) == len(maker(part).clips)
+    examples = [one.make(index) for index in range(20)]
+    assert all(not example.targets[:2].any() for example in examples)
+    assert sum(example.features.max() > 0 for example in examples) > 15
+    with pytest.raises(ConfigError, match=r"expected data.exclude to name recordings in .*found none"):
+        maker(part, replace(data, exclude=("*/nobody*",)))
+    with pytest.raises(ConfigError, match=r"beside data\.negatives\.excluded"):
+        replace(data, exclude=())

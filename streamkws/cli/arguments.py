@@ -81,6 +81,16 @@ def add_model_options(added: Parser) -> None:
     )
 
 
+def add_near_option(added: Parser) -> None:
+    """Add --near."""
+    added.add_argument(
+        "--near",
+        type=float,
+        metavar="X",
+        help="also print near misses: what came to a score of X or more, from 0 to 1, but not to the threshold",
+    )
+
+
 def _threshold(text: str) -> tuple[str, float]:
     keyword, _, number = text.rpartition("=")
     try:
@@ -128,7 +138,8 @@ def new_detector(arguments: argparse.Namespace) -> Detector:
         import streamkws
 
         model = load_model(arguments.model)
-        return streamkws.Detector(model, thresholds(arguments, model), arguments.keyword)
+        near = getattr(arguments, "near", None)
+        return streamkws.Detector(model, thresholds(arguments, model), arguments.keyword, near=near)
 
 
 def thresholds(arguments: argparse.Namespace, model: Model) -> dict[str, float] | None:

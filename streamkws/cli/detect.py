@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
+from streamkws.cli.arguments import Commands, add_json_option, add_model_options, add_near_option, new_detector
 from streamkws.cli.output import Bar, Lines, print_error
 from streamkws.errors import AudioError
 
@@ -28,6 +28,7 @@ def add_to(commands: Commands) -> None:
         "files", nargs="+", metavar="FILE", help="audio files, folders of audio files, or - for raw 16 kHz mono int16"
     )
     add_model_options(detect)
+    add_near_option(detect)
     add_json_option(detect)
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
+from streamkws.cli.arguments import Commands, add_json_option, add_model_options, add_near_option, new_detector
 from streamkws.cli.output import Lines, json_line, print_error, table
 from streamkws.cli.reactions import Reactions
 from streamkws.cli.screen import Screen
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from streamkws.detector import Detector
     from streamkws.smoother import Detection
+
+
+NEAR = 0.3
+"""From this score on a near miss is recorded, unless --near says otherwise."""
 
 
 def add_to(commands: Commands) -> None:
@@ -50,7 +54,13 @@ def add_to(commands: Commands) -> None:
         "is its path",
     )
     listen.add_argument("--beep", action="store_true", help="ring the terminal's bell at each detection")
+    listen.add_argument(
+        "--record-near",
+        metavar="DIR",
+        help=f"save the audio around each near miss in this folder; --near says what is one (default: {NEAR:g})",
+    )
     add_model_options(listen)
+    add_near_option(listen)
     add_json_option(listen)
 
     devices = commands.add(_devices, "devices", "list the microphones and other audio inputs", "streamkws devices")
@@ -71,6 +81,8 @@ class _Source(Protocol):
 def _listen(arguments: argparse.Namespace) -> int:
     from streamkws.sources import Microphone
 
+    if arguments.record_near is not None and arguments.near is None:
+        arguments.near = NEAR
     detector = new_detector(arguments)
     with _only_our_messages(), Microphone(arguments.device) as microphone:
         _hear(microphone, detector, f"{microphone.name} heard by {detector.model.name}", arguments)
@@ -84,6 +96,8 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
     lines = Lines(detector.thresholds, (), arguments.json)
     screen = Screen(detector, title) if sys.stdout.isatty() and not arguments.json else None
     reactions = Reactions(detector, arguments.record, arguments.exec, screen is not None, arguments.beep)
+    near_reactions = Reactions(detector, arguments.record_near, None, screen is not None, False)
+    both = ((reactions, False), (near_reactions, True))
     rate = detector.model.config.frontend.sample_rate
     nothing = np.zeros(0, np.int16)
     n_lost = 0
@@ -93,18 +107,21 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
             screen.show(block, hits, n_lost / rate)
         else:
             lines.show(hits)
-        reactions.start(hits)
-        reactions.go_on()
+        for one, are_near in both:
+            one.start(hit for hit in hits if hit.near == are_near)
+            one.go_on()
 
     with ExitStack() as stack:
         if screen is not None:
             stack.enter_context(screen)
-        stack.callback(reactions.close)
+        for one, _ in both:
+            stack.callback(one.close)
         try:
             for block in source:
                 if source.dropped > n_lost:
                     take(nothing, detector.flush())  # before lost moves the clock, and the audio that is kept
-                    reactions.cut()
+                    for one, _ in both:
+                        one.cut()
                     detector.lost(source.dropped - n_lost)
                     n_lost = source.dropped
                 take(block, detector.push(block))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from streamkws.smoother import Detection
 
 RESULTS = ("keyword", "score", "start", "end", "peak")
-"""The fields of a Detection that JSON lines have."""
+"""The fields of a Detection that JSON lines have; that of a near miss also has "near", true."""
 
 SLOW_START_S = 2.0
 """Seconds after which explain_if_slow prints its reason."""
@@ -91,11 +91,14 @@ class Lines:
         for hit in hits:
             if self._as_json:
                 values = {"file": path} if path else {}
-                print(json_line(values | {name: getattr(hit, name) for name in RESULTS}), flush=True)
+                values |= {name: getattr(hit, name) for name in RESULTS}
+                print(json_line(values | ({"near": True} if hit.near else {})), flush=True)
             else:
                 keyword = f"{hit.keyword:<{self._keyword_columns}}"
                 print(
-                    f"{printable(path):<{self._path_columns}}{hit.start:9.2f} s  {keyword}  {hit.score:.2f}", flush=True
+                    f"{printable(path):<{self._path_columns}}{hit.start:9.2f} s  {keyword}  {hit.score:.2f}"
+                    + "  near" * hit.near,
+                    flush=True,
                 )
 
 

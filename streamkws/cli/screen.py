@@ -81,7 +81,8 @@ class Screen:
             if keyword in self._posteriors:
                 self._posteriors[keyword] = max(self._posteriors[keyword], float(posterior))
         for hit in hits:
-            self._heard_s[hit.keyword] = self._came_s
+            if not hit.near:
+                self._heard_s[hit.keyword] = self._came_s
             self._hits.appendleft((datetime.now(), hit))
 
     def picture(self) -> Text:
@@ -113,7 +114,8 @@ class Screen:
         picture.append(f"\n  lost {self._lost_s:.2f} s of audio", "red" if self._lost_s else "dim")
         picture.append(f", {self._load.share():.1%} of a core\n\n", "dim")
         for when, hit in tuple(self._hits):
-            picture.append(f"  {when:%H:%M:%S}  {hit.keyword:<{self._name_columns}}  {hit.score:.2f}\n")
+            line = f"  {when:%H:%M:%S}  {hit.keyword:<{self._name_columns}}  {hit.score:.2f}"
+            picture.append(f"{line}  near\n" if hit.near else f"{line}\n", "dim" if hit.near else "")
         if not self._hits:
             picture.append("  nothing heard yet\n", "dim")
         picture.right_crop(1)

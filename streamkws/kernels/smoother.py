@@ -1,4 +1,4 @@
-"""The decision: posteriors are smoothed, and a peak above its threshold is a detection."""
+"""The decision: posteriors are smoothed, and a peak above its threshold is a detection; one near it is a near miss."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ import numpy as np
 from streamkws.kernels.compiling import F32, I64, Records, compiled
 from streamkws.kernels.memory import array_type, tuple_type
 
-EVENT = np.dtype([("keyword", np.int64), ("peak_step", np.int64), ("step", np.int64), ("score", np.float32)])
-"""A detection as the smoother writes it: index of the keyword, network step of the peak and of the decision, score."""
+EVENT = np.dtype(
+    [("keyword", np.int64), ("peak_step", np.int64), ("step", np.int64), ("score", np.float32), ("near", np.int32)]
+)
+"""A detection as the smoother writes it: index of the keyword, network step of the peak and of the decision, score;
+near is 1 for a near miss, else 0."""
 
 ARMED, RISING, WAITING = 0, 1, 2
 
 
 class SmootherTables(NamedTuple):
-    """thresholds: (K,) float32. settings: (3,) int64: smoothing_steps, patience_steps, refractory_steps."""
+    """thresholds, nears: (K,) float32; a peak from nears on and below thresholds is a near miss, infinity is for none.
+    settings: (3,) int64: smoothing_steps, patience_steps, refractory_steps."""
 
     thresholds: F32
+    nears: F32
     settings: I64
 
 
 SMOOTHER_TABLES = tuple_type(
     SmootherTables,
     thresholds=array_type(np.float32, constant=True),
+    nears=array_type(np.float32, constant=True),
     settings=array_type(np.int64, constant=True),
 )
 
@@ -33,7 +39,8 @@ class SmootherState(NamedTuple):
     """One stream's smoother.
 
     posteriors: (smoothing_steps, K) float32, a ring. smoothed: (K,) float32. peaks: (K,) float32.
-    phases, peak_steps, ready_steps: (K,) int64. n_steps: (1,) int64.
+    phases, peak_steps, ready_steps: (K,) int64. n_steps: (1,) int64. near_peaks: (K,) float32, near_steps: (K,) int64:
+    the peak since the smoothed posterior rose to nears, 0 while it is below.
     """
 
     posteriors: F32
@@ -43,6 +50,8 @@ class SmootherState(NamedTuple):
     peak_steps: I64
     ready_steps: I64
     n_steps: I64
+    near_peaks: F32
+    near_steps: I64
 
 
 SMOOTHER_STATE = tuple_type(
@@ -54,6 +63,8 @@ SMOOTHER_STATE = tuple_type(
     peak_steps=array_type(np.int64),
     ready_steps=array_type(np.int64),
     n_steps=array_type(np.int64),
+    near_peaks=array_type(np.float32),
+    near_steps=array_type(np.int64),
 )
 
 
@@ -83,8 +94,27 @@ def emit(tables: SmootherTables, state: SmootherState, keyword: int, step: int, 
     event[0].peak_step = state.peak_steps[keyword]
     event[0].step = step
     event[0].score = state.peaks[keyword]
+    event[0].near = 0
     state.phases[keyword] = WAITING
     state.ready_steps[keyword] = state.peak_steps[keyword] + tables.settings[2]
+
+
+@compiled(inline="always")
+def emit_near(tables: SmootherTables, state: SmootherState, keyword: int, step: int, event: Records) -> int:
+    """Write keyword's peak as a near miss if it is one; it is then over. Returns how many events. event: (1,) of EVENT.
+
+    It is none while a detection's refractory period lasts.
+    """
+    peak = state.near_peaks[keyword]
+    state.near_peaks[keyword] = 0
+    if peak == 0 or peak >= tables.thresholds[keyword] or state.phases[keyword] != ARMED:
+        return 0
+    event[0].keyword = keyword
+    event[0].peak_step = state.near_steps[keyword]
+    event[0].step = step
+    event[0].score = peak
+    event[0].near = 1
+    return 1
 
 
 @compiled(inline="always")
@@ -92,7 +122,8 @@ def decide(tables: SmootherTables, state: SmootherState, step: int, events: Reco
     """The decision rule for one step of smoothed posteriors; writes at most K events and returns how many.
 
     ARMED -> RISING when the smoothed posterior reaches its threshold; RISING -> a detection once it has not risen for
-    patience_steps; WAITING -> ARMED when it is below its threshold again and the refractory period is over.
+    patience_steps; WAITING -> ARMED when it is below its threshold again and the refractory period is over. A near miss
+    is written once the smoothed posterior has fallen below nears again.
     """
     n = 0
     for k in range(tables.thresholds.size):
@@ -109,6 +140,12 @@ def decide(tables: SmootherTables, state: SmootherState, step: int, events: Reco
         if state.phases[k] == RISING and step - state.peak_steps[k] >= tables.settings[1]:
             emit(tables, state, k, step, events[n : n + 1])
             n += 1
+        if score >= tables.nears[k]:
+            if score > state.near_peaks[k]:
+                state.near_peaks[k] = score
+                state.near_steps[k] = step
+        elif state.near_peaks[k] > 0:
+            n += emit_near(tables, state, k, step, events[n : n + 1])
     return n
 
 
@@ -128,10 +165,11 @@ def push_posteriors(
 
 @compiled()
 def flush_smoother(tables: SmootherTables, state: SmootherState, events: Records) -> int:
-    """At the end of a stream: what is still rising is a detection. Returns how many events were written."""
+    """At the end of a stream: what is still rising is a detection, or a near miss. Returns how many events."""
     n = 0
     for k in range(tables.thresholds.size):
         if state.phases[k] == RISING:
             emit(tables, state, k, state.n_steps[0] - 1, events[n : n + 1])
             n += 1
+        n += emit_near(tables, state, k, state.n_steps[0] - 1, events[n : n + 1])
     return n

@@ -36,6 +36,8 @@ class AugmentConfig:
     equalizer_share, equalizer_db: a smooth random spectral shape, its standard deviation in dB.
     bandlimit_share: a low-pass at 3.4 to 7 kHz.
     noise_share, snr_min_db, snr_max_db: noise; recorded_share, babble_share: kinds of noise, the rest is synthesized.
+    floor_share, floor_min_db, floor_max_db: a microphone's steady noise, so far below the loudest: recordings
+        that a noise gate has emptied get what others have, and no word is known by its microphone.
     resonance_share, suppression_share, compressor_share, saturation_share, codec_share: what devices do (devices.py): a
         slope with peaks and dips; noise suppression of 1 to 4 times the noise down to -25 dB; a compressor of 1.3 to 3;
         saturation by 3 to 20 dB; MP3 or Vorbis.
@@ -62,6 +64,9 @@ class AugmentConfig:
     snr_max_db: float = 25.0
     recorded_share: float = 0.5
     babble_share: float = 0.25
+    floor_share: float = 0.0
+    floor_min_db: float = 25.0
+    floor_max_db: float = 60.0
     resonance_share: float = 0.0
     suppression_share: float = 0.0
     compressor_share: float = 0.0
@@ -83,8 +88,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name in (
             "speed_share", "room_share", "equalizer_share", "bandlimit_share", "noise_share", "recorded_share",
-            "babble_share", "overdrive_share", "context_share", "cut_share", "suppression_share", "compressor_share",
-            "saturation_share", "codec_share", "resonance_share",
+            "babble_share", "floor_share", "overdrive_share", "context_share", "cut_share", "suppression_share",
+            "compressor_share", "saturation_share", "codec_share", "resonance_share",
         ):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"expected augment.{name} in 0..1, got {getattr(self, name)}")
@@ -96,7 +101,9 @@ class AugmentConfig:
             )
         if not 0.5 <= self.vtlp_min <= 1 <= self.vtlp_max <= 2 or self.n_vtlp < 1:
             raise ConfigError("expected 0.5 <= vtlp_min <= 1 <= vtlp_max <= 2 and n_vtlp >= 1")
-        for low, high in (("snr_min_db", "snr_max_db"), ("peak_min_db", "peak_max_db")):
+        for low, high in (
+            ("snr_min_db", "snr_max_db"), ("floor_min_db", "floor_max_db"), ("peak_min_db", "peak_max_db"),
+        ):  # fmt: skip
             if getattr(self, low) > getattr(self, high):
                 raise ConfigError(f"expected augment.{low} <= augment.{high}")
         for name in (

@@ -11,6 +11,8 @@ from streamkws.errors import ConfigError
 
 SYNTHETIC = "synthetic"
 """The set of negatives that synthesized speakers say."""
+EXCLUDED = "excluded"
+"""The set of the recordings that data.exclude names: other words in the voices and microphones of the keywords."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class DataConfig:
         still unheard, so that thresholds can be set on them.
     wakewords, impulse_responses: names of folders of a part.
     exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
-    negatives: share of each set of negatives, by name. noise: the sets mixed into other examples. A name with a slash
+    negatives: share of each set of negatives, by name; "excluded" is what exclude names, where it says another word.
+        noise: the sets mixed into other examples. A name with a slash
         is the folder of a set outside the corpus, such as "runs/mined" (streamkws mine).
     auxiliary: sets whose labels are auxiliary outputs.
     crop_s: length of an example in seconds.
@@ -78,6 +81,8 @@ class DataConfig:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:
             raise ConfigError(f"expected data.synthetic to name a folder beside data.negatives.{SYNTHETIC}")
+        if EXCLUDED in self.negatives and not self.exclude:
+            raise ConfigError(f"expected data.exclude to name recordings beside data.negatives.{EXCLUDED}")
         if not 0 <= self.min_tail_s < self.crop_s / 2:
             raise ConfigError(f"expected data.min_tail_s from 0 to half of crop_s, got {self.min_tail_s}")
 

@@ -15,13 +15,14 @@ from streamkws.model_file import load_model
 from streamkws.training import augment
 from streamkws.training.augment import F32, AugmentConfig
 from streamkws.training.blocks import Example
-from streamkws.training.data import SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
+from streamkws.training.data import EXCLUDED, SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
 from streamkws.training.recordings import (
     Clip,
     aligned,
     auxiliary_labels,
     clips_by_speaker,
     joined,
+    read_excluded,
     read_rooms,
     read_synthetic,
     read_wakewords,
@@ -73,11 +74,14 @@ class ExampleMaker:
         self.clips, self.unusable = self.read_clips(keyword_parts(part, data))
         if data.aligner:
             self.clips = aligned(self.clips, keywords, load_model(data.aligner))
-        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC})
+        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC, EXCLUDED})
         sets = {name: joined(name, [read_segments(place) for place in set_folders(parts, name)]) for name in names}
         synthetic: list[Clip] = []
         if data.synthetic:
             synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)
+        if EXCLUDED in data.negatives:
+            folders = [place / data.wakewords for place in keyword_parts(part, data)]
+            sets[EXCLUDED] = read_excluded(folders, keywords, data.exclude)
         self.negatives = [sets[name] for name in data.negatives]
         self.negative_shares = list(data.negatives.values())
         noises = [sets[name] for name in data.noise]

@@ -23,7 +23,7 @@ from streamkws.detector import posteriors
 from streamkws.errors import AudioError, ConfigError
 from streamkws.model import Model
 from streamkws.training import augment
-from streamkws.training.data import SYNTHETIC, excluded, set_folders
+from streamkws.training.data import EXCLUDED, SYNTHETIC, excluded, set_folders
 
 UNKNOWN_TAKES = 10
 """So many clips of unknown speakers count as one speaker, since labelled ones have some ten takes each. Counted as one
@@ -76,6 +76,28 @@ def read_wakewords(
         if len(clips) == n_before:
             raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
     return clips, unusable
+
+
+def read_excluded(folders: list[Path], keywords: tuple[str, ...], patterns: tuple[str, ...]) -> SegmentSet:
+    """The recordings in folders of keywords that patterns leave out, as a set, a file and a segment each.
+
+    Raises ConfigError where there are none, AudioError for one that cannot be read.
+    """
+    paths = [
+        path
+        for folder in folders
+        for keyword in keywords
+        for path in audio_files(keyword_folder(folder, keyword))
+        if excluded(path, patterns)
+    ]
+    if not paths:
+        raise ConfigError(f"expected data.exclude to name recordings in {folders[0]}, found none")
+    files = tuple(read_samples(path) for path in paths)
+    segments = tuple(
+        Segment(number, 0, file.size, EXCLUDED, speaker_of(path))
+        for number, (file, path) in enumerate(zip(files, paths, strict=True))
+    )
+    return SegmentSet(EXCLUDED, files, segments)
 
 
 def aligned(clips: list[Clip], keywords: tuple[str, ...], model: Model) -> list[Clip]:

@@ -20,6 +20,9 @@ from streamkws.training.teacher import SpeechEmbedding
 N_FFT = 48000
 """Length of the forward transform of an example; holds 2.1 s at the highest speed and a room's response."""
 
+FLOOR_SHAPE_DB = 5.0
+"""Standard deviation of the spectral shape of a microphone's steady noise."""
+
 
 class Perturbation:
     """Everything random that happens between clean audio and an example's features.
@@ -71,7 +74,7 @@ class Perturbation:
             if self.teacher_clean:
                 taught = augment.filter_and_resample(source, None, N_FFT, length)[: self.n_samples]
             embeddings = self.teacher.embed(taught).astype(np.float16)
-        samples = self._through_device(rng, self._add_noise(rng, samples))
+        samples = self._through_device(rng, self._add_noise(rng, self._add_floor(rng, samples)))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
         levelled = self._level(rng, samples)
@@ -100,6 +103,20 @@ class Perturbation:
         room = self.rooms[int(rng.integers(len(self.rooms)))] * wet
         room += np.float32(1)
         return room if shape is None else room * shape
+
+    def _add_floor(self, rng: np.random.Generator, samples: F32) -> F32:
+        """Add the steady noise of a microphone, of a random slope and shape."""
+        config = self.augmentation
+        if not self._happens(rng, config.floor_share):
+            return samples
+        source = self.coloured[int(rng.integers(len(self.coloured)))]
+        start = int(rng.integers(source.size - N_FFT))
+        points = rng.standard_normal(self.basis.shape[0]) * FLOOR_SHAPE_DB * np.log(10) / 20
+        shape = np.exp(points.astype(np.float32) @ self.basis)
+        noise = augment.filter_and_resample(source[start : start + N_FFT], shape, N_FFT, N_FFT)[: samples.size]
+        return samples + noise * np.float32(
+            noise_gain(samples, noise, rng.uniform(config.floor_min_db, config.floor_max_db))
+        )
 
     def _add_noise(self, rng: np.random.Generator, samples: F32) -> F32:
         config = self.augmentation

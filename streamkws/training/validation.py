@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from streamkws.corpus import read_segments
+from streamkws.corpus import SEGMENTS, read_segments
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
 from streamkws.training.network import KeywordNetwork
@@ -36,8 +36,8 @@ class Validation:
         clips, _ = read_wakewords(part / recipe.data.wakewords, config.keywords, recipe.data.exclude)
         tail = np.zeros(config.frontend.sample_rate // 2, np.int16)
         self.clips = [(clip.keyword, features(np.concatenate([clip.samples, tail]))) for clip in clips]
-        names = [name for name in recipe.data.negatives if (part / name / "segments.csv").is_file()]
-        files = [file for name in names for file in read_segments(part / name).files]
+        places = sorted(part.glob(f"*/{SEGMENTS}"))
+        files = [file for place in places for file in read_segments(place.parent).files]
         self.negatives = [features(file) for file in files]
         self.hours = sum(file.size for file in files) / config.frontend.sample_rate / 3600
 
