@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from streamkws.errors import ConfigError
+from streamkws.model_file import load_model
 from streamkws.training.recipe_file import load_recipe
 from streamkws.training.stages import Chain, load_stage, read_chain
 
-SHIPPED = Path(__file__).parent.parent / "models" / "wakewords.toml"
-ROOT = Path("runs") / "tiny"
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "models" / "wakewords.toml"
+RUN = Path("runs") / "tiny"
 HELD_OUT = Path("runs") / "tiny-held-out"
 STAGED = """
 [model]
@@ -126,17 +128,17 @@ def test_holding_a_part_out_trains_anew_only_what_that_changes(tmp_path):
     chain = chain_of(tmp_path, held_out="dev")
     assert all(recipe.data.also_keywords == () for recipe in chain.recipes.values())
     assert {name: chain.folder(name) for name in chain.stages} == {
-        "teacher": ROOT / "teacher",
-        "speakers": ROOT / "speakers",
+        "teacher": RUN / "teacher",
+        "speakers": RUN / "speakers",
         "labels": HELD_OUT / "labels",
-        "member": ROOT / "member",
+        "member": RUN / "member",
         "distilled": HELD_OUT / "distilled",
         "found": HELD_OUT / "found",
         "mined": HELD_OUT / "mined",
     }
     assert chain.recipes["distilled"].training.start_from == "runs/tiny-held-out/labels"
     alike = chain_of(tmp_path, STAGED.replace("training.seed = 2", ""), "dev")
-    assert alike.folder("labels") == alike.folder("member") == ROOT / "member"
+    assert alike.folder("labels") == alike.folder("member") == RUN / "member"
 
 
 @pytest.mark.parametrize(("text", "part"), [(STAGED, "train"), (STAGED.replace('also_keywords = ["dev"]', ""), "dev")])
@@ -222,65 +224,36 @@ def test_recipes_with_and_without_stages(tmp_path):
     assert read_chain(plain) is None and load_stage(plain, "labels") == load_recipe(plain)
 
 
-def test_the_shipped_recipe_is_the_shipped_network():
+def test_the_shipped_recipe_is_the_shipped_network(monkeypatch):
+    monkeypatch.chdir(ROOT)  # its paths begin there
     chain = read_chain(SHIPPED)
-    assert chain.name == "wakewords" and chain.trained[-1] == "mined"
-    assert chain.needed_by("mined") == list(chain.stages)  # nothing is trained in vain
-    config = chain.recipes["mined"].model.to_model_config({})
+    (last,) = chain.trained
+    assert chain.name == "wakewords" and chain.needed_by(last) == list(chain.stages)  # nothing is made in vain
+    recipe = chain.recipes[last]
+    config = recipe.model.to_model_config({})
     assert len(config.keywords) == 6 and [layer.n_inputs for layer in config.layers] == [40] + [96] * 8
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
-    assert chain.recipes["mined"].export.bits == ((8, 8), (4, 8))
-    assert all(recipe.model == chain.recipes["mined"].model for recipe in chain.recipes.values())
-    line = [chain.recipes[name] for name in ("labels", "distilled", "accents", "mined")]
-    assert [recipe.training.start_from.removeprefix("runs/wakewords/") for recipe in line] == [
-        "",
-        "labels",
-        "distilled",
-        "accents",
-    ]
-    assert [recipe.training.seed for recipe in line] == [1, 3, 4, 5]
-    for recipe in line:
-        assert recipe.data.also_keywords == ("dev",) and set(recipe.data.noise) <= set(recipe.data.negatives)
-    provenance = chain.recipes["mined"].export.provenance
+    assert recipe.export.bits == ((8, 8), (4, 8)) and recipe.data.also_keywords == ("dev",)
+    assert set(recipe.data.noise) <= set(recipe.data.negatives)
+    for path in (recipe.training.start_from, recipe.data.aligner, *recipe.training.ensemble):
+        start = load_model(path)
+        assert start.keywords == config.keywords and start.config.layers == config.layers
+        assert start.config.frontend == config.frontend
+    provenance = recipe.export.provenance
     assert provenance["recipe"] == "models/wakewords.toml" and "LibriSpeech (CC BY 4.0)" in provenance["data"]
-    corpus_sets = {name for name in line[-1].data.negatives if "/" not in name and name != "synthetic"}
+    assert provenance["training"].startswith(f"near_before.f32.safetensors, then {last} (")
+    corpus_sets = {name for name in recipe.data.negatives if "/" not in name} - {"synthetic", "excluded"}
     assert corpus_sets <= set(chain.sources)
-
-
-def test_who_teaches_the_shipped_network_never_heard_dev():
-    chain = read_chain(SHIPPED)
-    teachers = {
-        name for stage in chain.stages.values() for name in stage.entries.get("training", {}).get("ensemble", ())
-    }
-    assert len(teachers) == 6
-    for name in (*teachers, "aligner"):
-        data = chain.recipes[name].data
-        assert (data.train, data.also_train, data.also_keywords) == ("train", (), ())
-    assert chain.recipes["aligner"].data.aligner == ""
 
 
 def test_the_held_out_models_differ_in_what_they_hear_alone():
     shipped, held_out = read_chain(SHIPPED), read_chain(SHIPPED, "dev")
+    (last,) = shipped.trained
     anew = [name for name in held_out.stages if held_out.folder(name).parts[1] == "wakewords-held-out"]
-    assert anew == ["found", "mined"]
-    for name in ("labels", "distilled", "accents"):
-        assert held_out.folder(name) == shipped.folder(f"{name}-without-dev")
-        without = shipped.recipes[f"{name}-without-dev"]
-        assert without.data == replace(shipped.recipes[name].data, also_keywords=())
-        start_from = shipped.recipes[name].training.start_from
-        assert without.training == replace(
-            shipped.recipes[name].training, start_from=start_from and f"{start_from}-without-dev"
-        )
-    assert held_out.recipes["mined"].name == "wakewords-held-out"
-
-
-def test_the_example_at_the_end_of_the_shipped_recipe_is_a_stage(tmp_path):
-    text = SHIPPED.read_text()
-    example = text[text.index("# [[stages]]") :]
-    chain = chain_of(tmp_path, text + "\n".join(line.removeprefix("# ") for line in example.splitlines()))
-    aware = chain.recipes["aware"]
-    assert chain.trained[-1] == "aware" and aware.quantization.freeze_share == 0.0
-    assert aware.training.ensemble and aware.training.start_from == "runs/wakewords/mined"
+    assert anew == [last]
+    without, recipe = held_out.recipes[last], shipped.recipes[last]
+    assert without.data == replace(recipe.data, also_keywords=()) and without.training == recipe.training
+    assert without.name == "wakewords-held-out"
 
 
 def test_a_list_of_stages_to_extend_is_refused(tmp_path):
@@ -288,12 +261,13 @@ def test_a_list_of_stages_to_extend_is_refused(tmp_path):
         chain_of(tmp_path, STAGED + '[[stages]]\nname = "more"\nextends = ["labels"]\n')
 
 
-def test_the_experiments_recipe_never_hears_dev():
-    chain = read_chain(SHIPPED.parents[1] / "bench" / "research" / "carry_over.toml")
-    assert chain.name == "carry-over" and chain.trained[-1] == "near-before"
+@pytest.mark.parametrize("name", ["carry_over", "from_scratch"])
+def test_where_the_shipped_network_comes_from_never_heard_dev(name):
+    chain = read_chain(ROOT / "bench" / "research" / f"{name}.toml", "" if name == "carry_over" else "dev")
     for recipe in chain.recipes.values():
         data = recipe.data
         assert (data.train, data.also_train, data.also_keywords, data.validation) == ("train", (), (), "dev")
         assert set(data.noise) <= set(data.negatives)
-    corpus_sets = {name for name in chain.recipes["mined"].data.negatives if "/" not in name and name != "synthetic"}
+    recipe = chain.recipes[chain.trained[-1]]
+    corpus_sets = {name for name in recipe.data.negatives if "/" not in name and name != "synthetic"}
     assert corpus_sets <= set(chain.sources)

@@ -445,7 +445,8 @@ def main() -> None:
     """Do what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, help="corpus folder with train/ and dev/; without it nothing is trained")
-    parser.add_argument("--recipe", type=Path, default=ROOT / "models" / "wakewords.toml", help="what is varied")
+    recipe = ROOT / "bench" / "research" / "from_scratch.toml"
+    parser.add_argument("--recipe", type=Path, default=recipe, help="what is varied")
     parser.add_argument("--stage", default="labels", help="which stage of it, where it has stages (default: labels)")
     parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
     parser.add_argument("--network", choices=("proxy", "recipe"), default="proxy", help="what is trained")

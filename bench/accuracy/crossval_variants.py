@@ -63,7 +63,7 @@ class Variant:
 
 
 RECORDED_NEGATIVES = WakeWords.data.negatives
-"""Those of models/wakewords.toml without what is synthesized."""
+"""Those of bench/research/from_scratch.toml without what is synthesized."""
 
 AWARE = {
     "steps": 400,
@@ -73,7 +73,7 @@ AWARE = {
     "average_decay": 0.99,
     "bfloat16": False,
 }
-"""How a network is trained quantization-aware, as in the example at the end of models/wakewords.toml."""
+"""How a network is trained quantization-aware, as in the example at the end of bench/research/from_scratch.toml."""
 W4A8 = QuantizationConfig(weights=4, activations=8, freeze_share=0.0)
 MINED = {
     "synthetic": "runs/synthetic-accents",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from streamkws.training.data import DataConfig
@@ -39,6 +40,8 @@ def data_text(stages: Sequence[tuple[str, dict[str, Any]]], sources: dict[str, t
 def training_text(stages: Sequence[tuple[str, str, dict[str, Any]]], held_out: str) -> str:
     """How the last of some stages was trained: the networks before it, and the others that it learned from.
 
+    The first may be a file that training started from.
+
     stages: name, kind and entries of each, in order; those that do not train are passed over. held_out: the part of the
     corpus whose recordings of the keywords none of them trained on, "" for none.
     """
@@ -50,7 +53,8 @@ def training_text(stages: Sequence[tuple[str, str, dict[str, Any]]], held_out: s
     line = [next(reversed(training))]
     while (before := training[line[0]].start_from) in training:
         line.insert(0, before)
-    text = ", then ".join(_told(name, training[name]) for name in line)
+    told = [_told(name, training[name]) for name in line]
+    text = ", then ".join([Path(before).name, *told] if before else told)
     others = [_told(name, settings) for name, settings in training.items() if name not in line]
     if others:
         text += f"; with the help of {', '.join(others)}"
