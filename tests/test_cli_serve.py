@@ -138,6 +138,7 @@ class TestCommand:
             (["--uri", "http://x"], 2, "expected tcp://HOST:PORT, unix:///PATH or stdio://, got 'http://x'"),
             (["--clients", "0"], 2, "expected max_clients of at least 1, got 0"),
             (["--idle", "-1"], 2, "expected idle_s of at least 0, got -1.0"),
+            (["--near", "0"], 2, "expected a score above 0 and at most 1 for 'near', got 0"),
             (["--threads", "0"], 2, "expected n_threads of at least 1, got 0"),
             (["--keyword", "x"], 2, "unknown keyword 'x'; the model knows: low tone, high tone"),
             (["--threshold", "x=0.5"], 2, "unknown keyword 'x'; the model knows: low tone, high tone"),

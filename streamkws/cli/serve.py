@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, add_model_options, load_model, thresholds
+from streamkws.cli.arguments import Commands, add_model_options, add_near_option, load_model, thresholds
 from streamkws.cli.output import STARTING, explain_if_slow, print_error
 from streamkws.server.config import DEFAULT_URI, ServerConfig
 
@@ -63,6 +63,7 @@ def add_to(commands: Commands) -> None:
     )
     serve.add_argument("--verbose", action="store_true", help="print a line for each client and detection")
     add_model_options(serve)
+    add_near_option(serve, "count and log (--verbose), but never send to clients,")
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -79,6 +80,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             uri=arguments.uri,
             thresholds=thresholds(arguments, model),
             keywords=arguments.keyword,
+            near=arguments.near,
             max_clients=arguments.clients,
             idle_s=arguments.idle,
             n_threads=arguments.threads,

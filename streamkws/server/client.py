@@ -251,10 +251,18 @@ class Client:
         self._request_open = False
 
     async def _tell(self, hits: list[Hit]) -> None:
+        """Log hits, and send those that are no near misses, with their score and level beside what Wyoming names."""
         for hit in hits:
+            heard = "nearly heard" if hit.near else "heard"
+            _log.info("%s: %s %s at %d ms, score %.2f", self.name, heard, hit.keyword, hit.timestamp_ms, hit.score)
+            if hit.near:
+                continue
             self._n_detections += 1
-            _log.info("%s: heard %s at %d ms, score %.2f", self.name, hit.keyword, hit.timestamp_ms, hit.score)
-            await self._send(wake.Detection(name=hit.keyword, timestamp=hit.timestamp_ms).event())
+            event = wake.Detection(name=hit.keyword, timestamp=hit.timestamp_ms).event()
+            event.data["score"] = round(hit.score, 4)
+            if hit.level_db is not None:
+                event.data["level_db"] = round(hit.level_db, 1)
+            await self._send(event)
 
     async def _send(self, event: Event) -> None:
         try:

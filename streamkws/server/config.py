@@ -15,6 +15,9 @@ from streamkws.errors import ConfigError
 DEFAULT_URI = "tcp://127.0.0.1:10400"
 """Where a server listens unless told otherwise; only this machine reaches it."""
 
+LEVEL_S = 2.0
+"""Seconds of a client's audio that are kept, to tell how loud a keyword was; 32 kB each."""
+
 
 @dataclass(frozen=True)
 class ServerConfig:
@@ -23,6 +26,7 @@ class ServerConfig:
     uri: tcp://HOST:PORT (port 0 takes a free one), unix:///PATH, or stdio:// for one client on standard input and
         output. Everyone who can connect may use the server: Wyoming has no passwords.
     thresholds, keywords: as for Detector.
+    near: as for Detector; near misses are logged, and never sent to a client.
     max_clients: clients at the same time; a client beyond that gets an error.
     max_payload_bytes: the most audio of one message.
     idle_s: seconds without a whole message after which a client is disconnected; 0 for never.
@@ -34,6 +38,7 @@ class ServerConfig:
     uri: str = DEFAULT_URI
     thresholds: Mapping[str, float] | float | None = None
     keywords: Iterable[str] | None = None
+    near: float | None = None
     max_clients: int = 100
     max_payload_bytes: int = 1 << 20
     idle_s: float = 300.0

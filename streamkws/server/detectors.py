@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from streamkws.detector import Detector
 from streamkws.model import Model
-from streamkws.server.config import ServerConfig
+from streamkws.server.config import LEVEL_S, ServerConfig
 from streamkws.smoother import valid_keywords
 
 MAX_SPARE = 16
-"""Detectors that are kept for clients to come; each takes some 150 kB, and some milliseconds to make."""
+"""Detectors that are kept for clients to come; each takes some 250 kB, and some milliseconds to make."""
 
 _Result = TypeVar("_Result")
 
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 class DetectorPool:
     """Detectors of one model that are lent to clients, and the threads that run them.
 
-    Raises ConfigError for a threshold or keyword that the model does not know.
+    Raises ConfigError for a keyword that the model does not know, and for a threshold or near that cannot be.
 
     keywords: those that clients may ask for.
     """
@@ -29,6 +29,7 @@ class DetectorPool:
     def __init__(self, model: Model, config: ServerConfig) -> None:
         self._model = model
         self._thresholds = config.thresholds
+        self._near = config.near
         self.keywords = model.keywords if config.keywords is None else valid_keywords(config.keywords, model.keywords)
         self._spare = [self._new_detector()]  # compiles the kernels if they are not compiled yet, checks the thresholds
         self._threads = ThreadPoolExecutor(config.n_threads, "streamkws-server")
@@ -51,4 +52,4 @@ class DetectorPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _new_detector(self) -> Detector:
-        return Detector(self._model, self._thresholds, self.keywords, history_s=0)
+        return Detector(self._model, self._thresholds, self.keywords, LEVEL_S, self._near)
