@@ -49,6 +49,10 @@ class AudioFormat(NamedTuple):
         """Return the bytes of the whole frames in so many seconds, of at least one frame."""
         return max(1, int(seconds * self.rate)) * self.frame_bytes
 
+    def seconds_in(self, n_bytes: int) -> float:
+        """Return how long so many bytes last."""
+        return n_bytes / self.frame_bytes / self.rate
+
     def samples(self, audio: bytes | memoryview) -> Samples:
         """Return whole frames as (n, n_channels) samples: int16 up to a width of 2 bytes, else float32.
 
@@ -87,6 +91,12 @@ class Hit(NamedTuple):
     score: float
     level_db: float | None
     near: bool
+
+    @property
+    def strength(self) -> dict[str, float]:
+        """How sure and how loud it was, for messages and logs."""
+        strength = {"score": round(self.score, 4)}
+        return strength if self.level_db is None else strength | {"level_db": round(self.level_db, 1)}
 
 
 class Stream:
