@@ -98,6 +98,7 @@ def _split(uri: str) -> tuple[SplitResult, int | None]:
     """Return the parts of a URI, those of an empty one where it is none, and its port."""
     try:
         parts = urlsplit(uri)
+        (parts.hostname or "").encode("idna")  # as asyncio will; it raises a ValueError
         return parts, parts.port
     except ValueError:
         return urlsplit(""), None
