@@ -253,18 +253,19 @@ class Client:
                 self._metrics.audio_s += self._stream.format.seconds_in(len(piece))
                 self._count_chunks(unheard, start + len(piece))
                 await self._tell(hits)
-            self._count_chunks(unheard, n_bytes)  # those without audio
+            if unheard:  # those without audio
+                self._count_chunks(unheard, n_bytes)
         if refusal is not None:
             raise refusal
 
     def _count_chunks(self, unheard: deque[tuple[int, float]], n_heard_bytes: int) -> None:
         """Take the chunks that have been heard out of those that have not."""
-        now_s = asyncio.get_running_loop().time()
+        on_time_s = asyncio.get_running_loop().time() - LATE_S
         while unheard and unheard[0][0] <= n_heard_bytes:
             _, came_s = unheard.popleft()
             self._n_taken -= 1
             self._metrics.n_chunks += 1
-            self._metrics.n_late += now_s - came_s > LATE_S
+            self._metrics.n_late += came_s < on_time_s
 
     async def _begin(self, audio_format: AudioFormat) -> Stream:
         """Start a stream, in the format of audio-start or, as some satellites send none, of the first chunk."""
