@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import signal
@@ -10,7 +11,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from tones import KEYWORDS, RATE, SLOW_START, pcm, tones, tones_model
@@ -101,6 +104,38 @@ class TestCommand:
         assert len(lines) == len(wanted)
         assert all(re.fullmatch(name + text, line) for text, line in zip(wanted, lines, strict=True)), lines
 
+    def test_json_lines(self, start: Any) -> None:
+        """Every line of the log is an object, those of the start, too."""
+        process = start("--uri", FREE_PORT, "--metrics", "127.0.0.1:0", "--verbose", "--log-format", "json")
+        lines = []
+        while not lines or lines[-1]["event"] != "metrics":
+            lines.append(json.loads(process.stderr.readline()))
+        listening, watched = lines[-2:]
+        assert (listening["event"], listening["model"]) == ("listening", "tones.f32")
+        assert listening["keywords"] == list(KEYWORDS)
+        asyncio.run(raw_exchange(listening["uri"], message("audio-chunk", pcm(tones(LOW)), **CHUNK) + b"?\n"))
+        with urlopen(f"{watched['uri']}/health") as answer:
+            assert json.load(answer)["status"] == "ok"
+        process.terminate()
+        lines = [json.loads(line) for line in process.communicate(timeout=ANSWER_S)[1].splitlines()]
+        assert [(line["level"], line["event"]) for line in lines] == [
+            ("info", "connected"),
+            ("info", "detection"),
+            ("warning", "refused"),
+        ]
+        assert all(re.fullmatch(r"client 1 \(127\.0\.0\.1:\d+\)", line["client"]) for line in lines)
+        assert all(datetime.fromisoformat(line["time"]).tzinfo is not None for line in lines)
+        _, detection, refused = lines
+        assert (detection["keyword"], refused["reason"]) == (LOW, "bad-message")
+        assert 0.6 < detection["score"] < 1 and 1000 < detection["timestamp_ms"] < 2000 and detection["level_db"] < 0
+        assert detection["message"].startswith(f"{detection['client']}: heard low tone at ")
+
+    def test_metrics_are_announced(self, start: Any) -> None:
+        process = start("--uri", FREE_PORT, "--metrics", "127.0.0.1:0")
+        self.uri_of(process)
+        line = process.stderr.readline().decode()
+        assert re.fullmatch(r"streamkws: metrics at http://(\S+)/metrics, health at http://\1/health\n", line)
+
     def test_stdio(self, start: Any) -> None:
         process = start("--uri", "stdio://")
         assert self.uri_of(process) == "stdio://"
@@ -138,6 +173,8 @@ class TestCommand:
             (["--uri", "http://x"], 2, "expected tcp://HOST:PORT, unix:///PATH or stdio://, got 'http://x'"),
             (["--clients", "0"], 2, "expected max_clients of at least 1, got 0"),
             (["--idle", "-1"], 2, "expected idle_s of at least 0, got -1.0"),
+            (["--metrics", "9400"], 2, "expected HOST:PORT for metrics, got '9400'"),
+            (["--near", "0"], 2, "expected a score above 0 and at most 1 for 'near', got 0"),
             (["--threads", "0"], 2, "expected n_threads of at least 1, got 0"),
             (["--keyword", "x"], 2, "unknown keyword 'x'; the model knows: low tone, high tone"),
             (["--threshold", "x=0.5"], 2, "unknown keyword 'x'; the model knows: low tone, high tone"),
@@ -163,10 +200,26 @@ class TestCommand:
         assert (captured.out, captured.err) == ("", f"streamkws: cannot listen on {uri}: Address already in use\n")
         assert not logging.getLogger("streamkws").handlers
 
+    def test_metrics_port_in_use(self, model_path: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            assert cli.main(["serve", "--model", model_path, "--uri", FREE_PORT, "--metrics", where]) == 1
+        error = f"streamkws: cannot listen on {where} for metrics: Address already in use\n"
+        assert capsys.readouterr() == ("", error)
+
+    def test_prometheus_client_is_missing(
+        self, model_path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "prometheus_client", None)
+        assert cli.main(["serve", "--model", model_path, "--uri", FREE_PORT, "--metrics", "127.0.0.1:0"]) == 1
+        error = 'streamkws: metrics need prometheus-client: pip install "streamkws[metrics]"\n'
+        assert capsys.readouterr() == ("", error)
+
     def test_defaults_are_those_of_the_library(self) -> None:
         arguments, config = cli.parser().parse_args(["serve"]), ServerConfig()
         told = (arguments.uri, arguments.clients, arguments.idle, arguments.threads, arguments.zeroconf)
         assert told == (config.uri, config.max_clients, config.idle_s, config.n_threads, config.zeroconf)
+        assert (arguments.near, arguments.metrics) == (config.near, config.metrics)
 
     def test_wyoming_is_missing(
         self, model_path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -47,6 +47,7 @@ NOT_RUN = {
     r"python3 -m venv \.venv-satellite && \.venv-satellite/bin/pip install wyoming-satellite": CI,
     r"apt install libportaudio2": "needs root",
     r"systemctl enable --now streamkws": "needs root and systemd",
+    r"curl http://127\.0\.0\.1:9400/(metrics|health)": "asks a server that runs; tests/test_server_metrics.py does",
     r"pulseaudio -n .*": PLAYER,
     r"paplay streamkws/demo\.flac": PLAYER,
     r"python -m wyoming_satellite --uri \S+ --wake-uri \S+ --wake-word-name .*": "a program of others",
@@ -219,7 +220,8 @@ def check_parsed(arguments):
     command = arguments.run.__name__.strip("_")
     if command == "serve":
         name = "this machine" if arguments.zeroconf == "" else arguments.zeroconf
-        ServerConfig(arguments.uri, zeroconf=name, max_clients=arguments.clients, idle_s=arguments.idle)
+        limits = {"max_clients": arguments.clients, "idle_s": arguments.idle}
+        ServerConfig(arguments.uri, near=arguments.near, metrics=arguments.metrics, zeroconf=name, **limits)
     if command == "train":
         chain = read_chain(arguments.config, arguments.held_out)
         if chain is None:

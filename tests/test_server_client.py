@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import threading
 from typing import Any
 
@@ -15,7 +17,7 @@ from wyoming.error import Error
 from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
-from wyoming.wake import Detect
+from wyoming.wake import Detect, Detection
 from wyoming_talk import (
     ANSWER_S,
     CHUNK,
@@ -34,7 +36,7 @@ from wyoming_talk import (
     serving,
 )
 
-from streamkws import Model
+from streamkws import Model, detect
 from streamkws.server import Server, inbox
 from streamkws.server import client as client_module
 from streamkws.server.stream import Stream
@@ -119,6 +121,59 @@ class TestProtocol:
 
         hits = heard(conversation(model, talk, thresholds={LOW: 1.0}))
         assert [keyword for keyword, _ in hits] == [HIGH]
+
+    def test_near_misses_are_logged_and_never_sent(self, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+        """Neither while the audio comes nor at its end; a stream with nothing else has not-detected."""
+        tail = tones(LOW)[: int(1.08 * RATE)]
+
+        async def talk(client: AsyncClient) -> list[str]:
+            for audio in (tones(LOW, LOW), tail, tones(LOW, HIGH)):
+                await say(client, AudioStart(RATE, 2, 1), *chunks(pcm(audio)), AudioStop())
+            return [event.type for event in await answers(client)]
+
+        caplog.set_level(logging.INFO)
+        told = conversation(model, talk, thresholds={LOW: 1.0}, near=0.1)
+        assert told == ["not-detected", "not-detected", "detection"]
+        near = [line for line in caplog.messages if "nearly heard low tone at " in line]
+        assert len(near) == 4 and all(re.search(r" at \d+ ms, score 0\.\d\d$", line) for line in near)
+
+    def test_near_changes_no_detection(self, model: Model) -> None:
+        audio = tones(LOW, HIGH, HIGH, LOW)
+
+        async def talk(client: AsyncClient) -> list[Event]:
+            await say(client, AudioStart(RATE, 2, 1), *chunks(pcm(audio)), AudioStop())
+            return await answers(client)
+
+        assert conversation(model, talk, near=0.05) == conversation(model, talk)
+
+    def test_near_misses_only_of_names_asked_for(self, model: Model, caplog: pytest.LogCaptureFixture) -> None:
+        async def talk(client: AsyncClient) -> list[Event]:
+            await say(client, Detect([HIGH]), *chunks(pcm(tones(LOW))), AudioStop())
+            return await answers(client)
+
+        caplog.set_level(logging.INFO)
+        assert [event.type for event in conversation(model, talk, thresholds=1.0, near=0.1)] == ["not-detected"]
+        assert "nearly heard" not in caplog.text
+
+    @pytest.mark.parametrize("n_bytes", [320, 2046, 1 << 20])
+    @pytest.mark.parametrize("gain", [1.0, 0.25])
+    def test_score_and_level(self, model: Model, n_bytes: int, gain: float) -> None:
+        """Beside what Wyoming names, for whoever has several rooms; the same however the audio is cut."""
+        audio = gain * tones(LOW, HIGH)
+        samples = np.frombuffer(pcm(audio), np.int16)
+
+        async def talk(client: AsyncClient) -> list[Event]:
+            await say(client, *chunks(pcm(audio), n_bytes), AudioStop())
+            return await answers(client)
+
+        events = conversation(model, talk, thresholds=0.3)
+        hits = list(detect(samples, model, 0.3))
+        assert len(events) == len(hits) == 2
+        for event, hit in zip(events, hits, strict=True):
+            word = samples[round(hit.start * RATE) : round(hit.end * RATE)] / 32768
+            assert event.data["score"] == round(hit.score, 4)
+            assert event.data["level_db"] == round(10 * np.log10(np.mean(word**2)), 1)
+            assert Detection.from_event(event) == Detection(hit.keyword, round(1000 * hit.peak))
 
     def test_not_detected(self, model: Model) -> None:
         async def talk(client: AsyncClient) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from streamkws import ConfigError
 from streamkws.server import ServerConfig
+from streamkws.server.config import parse_host_port
 
 
 class TestAddress:
@@ -27,6 +28,7 @@ class TestAddress:
             "tcp://user@localhost:1",
             "tcp://localhost:1?x",
             "tcp://[::1:1",
+            f"tcp://{'a' * 64}:1",
             "http://localhost:1",
             "unix://",
             "unix:///",
@@ -43,6 +45,28 @@ class TestAddress:
         monkeypatch.delattr(socket, "AF_UNIX")
         with pytest.raises(ConfigError, match="expected tcp://HOST:PORT on this system, which has no unix sockets"):
             ServerConfig("unix:///run/s.sock")
+
+
+class TestHostPort:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("127.0.0.1:9400", ("127.0.0.1", 9400)),
+            ("localhost:0", ("localhost", 0)),
+            ("[::1]:9400", ("::1", 9400)),
+        ],
+    )
+    def test_host_and_port(self, text: str, expected: tuple[str, int]) -> None:
+        assert parse_host_port(text) == expected
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "9400", ":9400", "localhost", "localhost:", "localhost:x", "localhost:70000", "localhost:1/x", "a@b:1",
+         "http://localhost:1", "::1:9400", "a:1?x", f"{'a' * 64}:1"],
+    )  # fmt: skip
+    def test_text_that_is_none(self, text: str) -> None:
+        with pytest.raises(ConfigError, match=f"^expected HOST:PORT for metrics, got {re.escape(repr(text))}$"):
+            ServerConfig(metrics=text)
 
 
 @pytest.mark.parametrize(

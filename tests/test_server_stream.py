@@ -26,8 +26,10 @@ from wyoming_talk import (
 
 from streamkws import Model, detect
 from streamkws.server import ServerConfig
+from streamkws.server.config import LEVEL_S
 from streamkws.server.detectors import DetectorPool
-from streamkws.server.stream import AudioFormat, Stream
+from streamkws.server.stream import LOWEST_DB, AudioFormat, Stream
+from streamkws.smoother import Detection
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +118,25 @@ class TestTimestamps:
         ((_, expected),) = peaks(model, np.frombuffer(audio, np.int16))
         found = self.at(model, AudioStart(RATE, 2, 1, timestamp=1000.4), *chunks(audio))  # type: ignore[arg-type]
         assert found == [(LOW, 1000 + expected)]
+
+
+class TestLevel:
+    def stream(self, model: Model, near: float | None = None) -> Stream:
+        pool = DetectorPool(model, ServerConfig(near=near, thresholds=1.0 if near else None))
+        return Stream(pool._new_detector(), AudioFormat(RATE, 2, 1), 0, frozenset(model.keywords))
+
+    def test_audio_that_is_not_kept_any_more_has_none(self, model: Model) -> None:
+        """A near miss waits for its score to fall; here all of the audio is one push."""
+        audio = np.concatenate([tones(LOW), np.zeros(int(LEVEL_S * RATE), np.float32)])
+        (late,) = self.stream(model, near=0.1).push(pcm(audio))
+        assert late.near and late.level_db is None
+        (early,) = self.stream(model, near=0.1).push(pcm(tones(LOW)))
+        assert early.near and early.level_db is not None and -20 < early.level_db < -6
+
+    def test_silence_has_a_level(self, model: Model) -> None:
+        stream = self.stream(model)
+        stream.push(bytes(2 * RATE))
+        assert stream._level_db(Detection(LOW, 1.0, 0.25, 0.5, 0.5)) == LOWEST_DB
 
 
 class TestClock:

@@ -109,6 +109,22 @@ async def raw_exchange(uri: str, sent: bytes) -> list[Event]:
     return events
 
 
+async def get(url: str) -> tuple[int, str]:
+    """Status and body of a page over HTTP."""
+    where, _, path = url.removeprefix("http://").partition("/")
+    host, _, port = where.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(f"GET /{path} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), ANSWER_S)
+    finally:
+        writer.close()
+    if not answer:
+        raise ConnectionResetError(f"no answer from {url}")
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
 def message(kind: str, payload: bytes = b"", **data: Any) -> bytes:
     """A message's bytes, with all of its data in the first line."""
     return json.dumps({"type": kind, "data": data, "payload_length": len(payload)}).encode() + b"\n" + payload

@@ -81,13 +81,13 @@ def add_model_options(added: Parser) -> None:
     )
 
 
-def add_near_option(added: Parser) -> None:
-    """Add --near."""
+def add_near_option(added: Parser, do: str = "print") -> None:
+    """Add --near. do: what the command does with near misses, for --help."""
     added.add_argument(
         "--near",
         type=float,
         metavar="X",
-        help="also print near misses: what came to a score of X or more, from 0 to 1, but not to the threshold",
+        help=f"also {do} near misses: what came to a score of X or more, from 0 to 1, but not to the threshold",
     )
 
 

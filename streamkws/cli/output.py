@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -64,9 +64,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 @contextmanager
-def explain_if_slow(reason: str) -> Iterator[None]:
-    """Print the reason to standard error if the body of the with statement takes longer than SLOW_START_S."""
-    timer = threading.Timer(SLOW_START_S, print_error, [reason])
+def explain_if_slow(reason: str, tell: Callable[[str], object] = print_error) -> Iterator[None]:
+    """Print the reason to standard error if the body of the with statement takes longer than SLOW_START_S.
+
+    tell: is called with the reason instead.
+    """
+    timer = threading.Timer(SLOW_START_S, tell, [reason])
     timer.daemon = True
     timer.start()
     try:

@@ -7,9 +7,11 @@ config: ServerConfig, and the addresses that a server can listen on.
 server: Server, which listens, admits clients and stops.
 client: one connection: a task reads its messages into an inbox, another answers them in order.
 inbox: messages that wait for their answers, bounded in bytes.
+metrics: what a server counts. exposition: the same as Prometheus reads it. web: both over HTTP, with its health.
 framing: reads messages from a connection, and refuses those that break the protocol or its limits.
 stream: a client's audio from start to stop: its format, its detector, the client's clock.
 detectors: the threads in which detectors run, and detectors that are free.
+log: what the log's lines are about, for programs.
 transport: sockets and pipes.
 announce: the server's entry in the local network, where Home Assistant finds it.
 

@@ -9,6 +9,7 @@ import socket
 from typing import Any
 
 from streamkws.errors import MissingExtraError
+from streamkws.server.log import about
 from streamkws.server.transport import reason
 
 _SERVICE = "_wyoming._tcp.local."  # the type of service that Home Assistant looks for
@@ -45,7 +46,8 @@ class Announcement:
                 await zeroconf.async_close()
             code, why = (error.errno, reason(error)) if isinstance(error, OSError) else (errno.EINVAL, str(error))
             raise OSError(code, f"cannot be announced by zeroconf as {name!r}: {why}") from None
-        _log.info("announced as %s at %s:%d", service.name, address, port)
+        extra = about("announced", name=service.name, address=address, port=port)
+        _log.info("announced as %s at %s:%d", service.name, address, port, extra=extra)
         return cls(zeroconf, service)
 
     async def withdraw(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import groupby
@@ -21,7 +22,9 @@ from streamkws.detector import Detector
 from streamkws.server.config import ServerConfig
 from streamkws.server.detectors import DetectorPool
 from streamkws.server.framing import MAX_HEADER_BYTES, Refusal, get_text, get_timestamp, quoted, read_event
-from streamkws.server.inbox import Inbox
+from streamkws.server.inbox import Inbox, Message
+from streamkws.server.log import about
+from streamkws.server.metrics import LATE_S
 from streamkws.server.stream import AudioFormat, Hit, Stream
 from streamkws.server.transport import keep_alive
 
@@ -52,6 +55,8 @@ class Client:
     reader, writer: the connection.
     config: the server's. pool: lends it a detector. info: the answer to a describe message.
     when_gone: called once nothing more comes from the client; what came before is still answered.
+
+    n_waiting: messages that came and are not answered yet.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Client:
         self._when_gone = when_gone
         writer.transport.set_write_buffer_limits(high=UNSENT_BYTES)
         keep_alive(writer)
+        self._metrics = pool.metrics
         self._inbox = Inbox()
+        self._n_taken = 0  # messages that are out of the inbox and not answered yet
         self._deadline_s = math.inf  # time from which the client counts as idle, on the loop's clock
         self._idle_timer: asyncio.TimerHandle | None = None
         self._wanted = frozenset(pool.keywords)
@@ -83,21 +90,27 @@ class Client:
         self._stream: Stream | None = None
         self._n_detections = 0
 
+    @property
+    def n_waiting(self) -> int:
+        return len(self._inbox) + self._n_taken
+
     async def serve(self) -> None:
         """Answer until the client leaves or is disconnected."""
-        _log.info("%s: connected", self.name)
+        _log.info("%s: connected", self.name, extra=self._about("connected"))
         receiving = asyncio.get_running_loop().create_task(self._receive())
         try:
             await self._answer()
-            _log.info("%s: left after %d detections", self.name, self._n_detections)
+            n = self._n_detections
+            _log.info("%s: left after %d detections", self.name, n, extra=self._about("left", n_detections=n))
         except Refusal as refusal:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
             await self.refuse(refusal)
         except _SlowReader:
-            await self.drop(f"has not read its messages for {SEND_S:g} s")
+            await self.drop("slow", f"has not read its messages for {SEND_S:g} s")
         except OSError:
-            _log.info("%s: gone after %d detections", self.name, self._n_detections)
+            n = self._n_detections
+            _log.info("%s: gone after %d detections", self.name, n, extra=self._about("gone", n_detections=n))
         finally:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
@@ -107,16 +120,18 @@ class Client:
 
     async def refuse(self, refusal: Refusal) -> None:
         """Send an error, and wait a little for the client to read it."""
-        _log.warning("%s: %s", self.name, refusal)
+        self._metrics.refused[refusal.code] += 1
+        _log.warning("%s: %s", self.name, refusal, extra=self._about("refused", reason=refusal.code))
         with suppress(OSError, asyncio.TimeoutError, _SlowReader, Refusal):  # gone, does not read, or idle
             await self._send(Error(str(refusal), refusal.code).event())
             if self._writer.can_write_eof():
                 self._writer.write_eof()
             await asyncio.wait_for(self._discard(), LINGER_S)
 
-    async def drop(self, reason: str) -> None:
-        """Close the connection at once; the reason goes to the log."""
-        _log.warning("%s: dropped: %s", self.name, reason)
+    async def drop(self, code: str, text: str) -> None:
+        """Close the connection at once; the reason is counted by its code, and its text goes to the log."""
+        self._metrics.refused[code] += 1
+        _log.warning("%s: dropped: %s", self.name, text, extra=self._about("dropped", reason=code))
         self.abort()
 
     def abort(self) -> None:
@@ -169,13 +184,15 @@ class Client:
             self._reader.set_exception(Refusal("idle", f"expected a message within {idle_s:g} s, got none"))
 
     async def _answer(self) -> None:
-        while events := await self._inbox.take():
-            for is_audio, group in groupby(events, lambda event: AudioChunk.is_type(event.type)):
+        while messages := await self._inbox.take():
+            self._n_taken = len(messages)
+            for is_audio, group in groupby(messages, lambda message: AudioChunk.is_type(message.event.type)):
                 if is_audio:
                     await self._hear(group)
                 else:
-                    for event in group:
+                    for event, _ in group:
                         await self._reply(event)
+                        self._n_taken -= 1
 
     async def _reply(self, event: Event) -> None:
         """Do what a message other than audio asks for."""
@@ -195,7 +212,10 @@ class Client:
         elif AudioStop.is_type(event.type):
             await self._finish()
         else:
-            _log.debug("%s: %s is not for a wake word service", self.name, quoted(event.type))
+            kind = quoted(event.type)
+            _log.debug(
+                "%s: %s is not for a wake word service", self.name, kind, extra=self._about("ignored", type=kind)
+            )
 
     def _names(self, names: Any) -> frozenset[str]:
         if names is None or names == []:
@@ -208,11 +228,13 @@ class Client:
             raise Refusal("unknown-name", f"unknown wake word {quoted(unknown[0])}; this server knows: {known}")
         return frozenset(names)
 
-    async def _hear(self, events: Iterable[Event]) -> None:
+    async def _hear(self, messages: Iterable[Message]) -> None:
         """Take audio-chunk messages. The audio before a bad message is still used."""
         refusal: Refusal | None = None
         payloads: list[bytes] = []
-        for event in events:
+        unheard: deque[tuple[int, float]] = deque()  # of each chunk: where it ends in the audio, and when it came
+        n_bytes = 0
+        for event, came_s in messages:
             try:
                 audio_format = AudioFormat.of(event.data)
                 stream = self._stream or await self._begin(audio_format)
@@ -220,13 +242,30 @@ class Client:
             except Refusal as caught:
                 refusal = caught
                 break
+            n_bytes += len(payloads[-1])
+            unheard.append((n_bytes, came_s))
         if self._stream is not None:
             audio = memoryview(b"".join(payloads))
             job_bytes = self._stream.format.bytes_in(JOB_S)
-            for start in range(0, len(audio), job_bytes):
-                await self._tell(await self._pool.run(self._stream.push, audio[start : start + job_bytes]))
+            for start in range(0, n_bytes, job_bytes):
+                piece = audio[start : start + job_bytes]
+                hits = await self._pool.run(self._stream.push, piece)
+                self._metrics.audio_s += self._stream.format.seconds_in(len(piece))
+                self._count_chunks(unheard, start + len(piece))
+                await self._tell(hits)
+            if unheard:  # those without audio
+                self._count_chunks(unheard, n_bytes)
         if refusal is not None:
             raise refusal
+
+    def _count_chunks(self, unheard: deque[tuple[int, float]], n_heard_bytes: int) -> None:
+        """Take the chunks that have been heard out of those that have not."""
+        on_time_s = asyncio.get_running_loop().time() - LATE_S
+        while unheard and unheard[0][0] <= n_heard_bytes:
+            _, came_s = unheard.popleft()
+            self._n_taken -= 1
+            self._metrics.n_chunks += 1
+            self._metrics.n_late += came_s < on_time_s
 
     async def _begin(self, audio_format: AudioFormat) -> Stream:
         """Start a stream, in the format of audio-start or, as some satellites send none, of the first chunk."""
@@ -251,10 +290,27 @@ class Client:
         self._request_open = False
 
     async def _tell(self, hits: list[Hit]) -> None:
+        """Log hits, and send those that are no near misses, with their score and level beside what Wyoming names."""
         for hit in hits:
+            self._log_hit(hit)
+            if hit.near:
+                self._metrics.near[hit.keyword] += 1
+                continue
+            self._metrics.detections[hit.keyword] += 1
             self._n_detections += 1
-            _log.info("%s: heard %s at %d ms, score %.2f", self.name, hit.keyword, hit.timestamp_ms, hit.score)
-            await self._send(wake.Detection(name=hit.keyword, timestamp=hit.timestamp_ms).event())
+            event = wake.Detection(name=hit.keyword, timestamp=hit.timestamp_ms).event()
+            event.data |= hit.strength
+            await self._send(event)
+
+    def _log_hit(self, hit: Hit) -> None:
+        name, heard = ("near-miss", "nearly heard") if hit.near else ("detection", "heard")
+        extra = self._about(name, keyword=hit.keyword, timestamp_ms=hit.timestamp_ms, **hit.strength)
+        _log.info(
+            "%s: %s %s at %d ms, score %.2f", self.name, heard, hit.keyword, hit.timestamp_ms, hit.score, extra=extra
+        )
+
+    def _about(self, event: str, **values: object) -> dict[str, object]:
+        return about(event, client=self.name, **values)
 
     async def _send(self, event: Event) -> None:
         try:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from streamkws.detector import Detector
 from streamkws.model import Model
-from streamkws.server.config import ServerConfig
+from streamkws.server.config import LEVEL_S, ServerConfig
+from streamkws.server.metrics import Metrics
 from streamkws.smoother import valid_keywords
 
 MAX_SPARE = 16
-"""Detectors that are kept for clients to come; each takes some 150 kB, and some milliseconds to make."""
+"""Detectors that are kept for clients to come; each takes some 250 kB, and some milliseconds to make."""
 
 _Result = TypeVar("_Result")
 
@@ -21,21 +23,41 @@ _Result = TypeVar("_Result")
 class DetectorPool:
     """Detectors of one model that are lent to clients, and the threads that run them.
 
-    Raises ConfigError for a threshold or keyword that the model does not know.
+    Raises ConfigError for a keyword that the model does not know, and for a threshold or near that cannot be.
 
     keywords: those that clients may ask for.
+    metrics: what the server counts.
     """
 
     def __init__(self, model: Model, config: ServerConfig) -> None:
         self._model = model
         self._thresholds = config.thresholds
+        self._near = config.near
         self.keywords = model.keywords if config.keywords is None else valid_keywords(config.keywords, model.keywords)
+        self.metrics = Metrics.of(self.keywords)
         self._spare = [self._new_detector()]  # compiles the kernels if they are not compiled yet, checks the thresholds
         self._threads = ThreadPoolExecutor(config.n_threads, "streamkws-server")
+        self._n_jobs = 0  # that wait or run
+        self._moved_s = 0.0  # when one of them ended last, or the first of them came
 
     async def run(self, work: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Call work in one of the threads and return its result."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        """Call work in one of the threads and return its result; the time it takes there is counted."""
+        loop = asyncio.get_running_loop()
+        if not self._n_jobs:
+            self._moved_s = loop.time()
+        self._n_jobs += 1
+        try:
+            result, seconds = await loop.run_in_executor(self._threads, _timed, work, arguments)
+        finally:
+            self._n_jobs -= 1
+            self._moved_s = loop.time()
+        self.metrics.detecting_s += seconds
+        return result
+
+    @property
+    def stuck_s(self) -> float:
+        """Seconds for which work has waited and none has ended; 0 while there is none."""
+        return asyncio.get_running_loop().time() - self._moved_s if self._n_jobs else 0.0
 
     async def lend(self) -> Detector:
         """Return a detector for one client: a spare one, or a new one, which takes some milliseconds to make."""
@@ -51,4 +73,9 @@ class DetectorPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _new_detector(self) -> Detector:
-        return Detector(self._model, self._thresholds, self.keywords, history_s=0)
+        return Detector(self._model, self._thresholds, self.keywords, LEVEL_S, self._near)
+
+
+def _timed(work: Callable[..., _Result], arguments: Iterable[Any]) -> tuple[_Result, float]:
+    start_s = time.perf_counter()
+    return work(*arguments), time.perf_counter() - start_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from wyoming.event import Event
 
@@ -13,11 +14,18 @@ EVENT_BYTES = 1 << 10
 """What a message counts beside its payload, so that many small messages are bounded as well."""
 
 
+class Message(NamedTuple):
+    """A message. came_s: when all of it had been read, on the loop's clock."""
+
+    event: Event
+    came_s: float
+
+
 class Inbox:
     """Messages that wait for their answers, bounded in bytes."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
+        self._messages: list[Message] = []
         self._n_bytes = 0
         self._has_ended = False
         self._error: Exception | None = None
@@ -25,9 +33,12 @@ class Inbox:
         self._room = asyncio.Event()
         self._room.set()
 
+    def __len__(self) -> int:
+        return len(self._messages)
+
     async def put(self, event: Event) -> None:
         """Add a message, and wait until there is room for another."""
-        self._events.append(event)
+        self._messages.append(Message(event, asyncio.get_running_loop().time()))
         self._n_bytes += EVENT_BYTES + len(event.payload or b"")
         self._ready.set()
         if self._n_bytes >= INBOX_BYTES:
@@ -40,17 +51,17 @@ class Inbox:
         self._error = error
         self._ready.set()
 
-    async def take(self) -> list[Event]:
+    async def take(self) -> list[Message]:
         """Wait for messages and return all that came, in order.
 
         At the end, return an empty list, or raise the error that was the reason.
         """
         await self._ready.wait()
-        events, self._events = self._events, []
+        messages, self._messages = self._messages, []
         self._n_bytes = 0
         self._room.set()
         if not self._has_ended:
             self._ready.clear()
-        elif not events and self._error is not None:
+        elif not messages and self._error is not None:
             raise self._error
-        return events
+        return messages

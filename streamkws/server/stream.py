@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,10 +12,14 @@ import numpy.typing as npt
 
 from streamkws.audio import MAX_RATE, MIN_RATE, SAMPLE_RATE, Resampler, Samples
 from streamkws.detector import Detector
+from streamkws.server.config import LEVEL_S
 from streamkws.server.framing import Refusal, get_integer
 from streamkws.smoother import Detection
 
 MAX_CHANNELS = 64
+
+LOWEST_DB = -100.0
+"""The level of digital silence."""
 
 
 class AudioFormat(NamedTuple):
@@ -44,6 +49,10 @@ class AudioFormat(NamedTuple):
         """Return the bytes of the whole frames in so many seconds, of at least one frame."""
         return max(1, int(seconds * self.rate)) * self.frame_bytes
 
+    def seconds_in(self, n_bytes: int) -> float:
+        """Return how long so many bytes last."""
+        return n_bytes / self.frame_bytes / self.rate
+
     def samples(self, audio: bytes | memoryview) -> Samples:
         """Return whole frames as (n, n_channels) samples: int16 up to a width of 2 bytes, else float32.
 
@@ -71,21 +80,33 @@ def _wide_samples(audio: bytes | memoryview, width: int) -> npt.NDArray[np.float
 
 
 class Hit(NamedTuple):
-    """A detection at a time of the client's clock."""
+    """A detection, or a near miss, at a time of the client's clock.
+
+    level_db: how loud the keyword was: its RMS, in dB below full scale; None if its audio is not kept any more.
+    near: whether it is a near miss, which is no detection.
+    """
 
     keyword: str
     timestamp_ms: int
     score: float
+    level_db: float | None
+    near: bool
+
+    @property
+    def strength(self) -> dict[str, float]:
+        """How sure and how loud it was, for messages and logs."""
+        strength = {"score": round(self.score, 4)}
+        return strength if self.level_db is None else strength | {"level_db": round(self.level_db, 1)}
 
 
 class Stream:
     """A client's audio from its start to its stop; used by one thread at a time.
 
-    detector: is reset, and belongs to the stream from here on.
+    detector: keeps LEVEL_S of audio; is reset, and belongs to the stream from here on.
     start_ms: the client's time of the first sample.
     wanted: the keywords to report.
 
-    n_detections: hits so far.
+    n_detections: hits so far, without near misses.
     """
 
     def __init__(self, detector: Detector, audio_format: AudioFormat, start_ms: int, wanted: frozenset[str]) -> None:
@@ -121,7 +142,10 @@ class Stream:
         return audio
 
     def push(self, audio: bytes | memoryview) -> list[Hit]:
-        """Feed whole frames to the detector and return the hits they completed."""
+        """Feed whole frames to the detector and return the hits they completed.
+
+        The time of a near miss that was long awaited is right while the client's clock does not jump.
+        """
         samples = self.format.samples(audio)
         mono = np.ravel(samples) if self._resampler is None else self._resampler.push(samples)
         hits = self._report(self._detector.push(mono))
@@ -134,9 +158,20 @@ class Stream:
         return self._report(self._detector.push(rest) + self._detector.flush())
 
     def _report(self, hits: list[Detection]) -> list[Hit]:
-        wanted = [Hit(hit.keyword, self._clock.at(hit.peak), hit.score) for hit in hits if hit.keyword in self._wanted]
-        self.n_detections += len(wanted)
+        wanted = [
+            Hit(hit.keyword, self._clock.at(hit.peak), hit.score, self._level_db(hit), hit.near)
+            for hit in hits
+            if hit.keyword in self._wanted
+        ]
+        self.n_detections += sum(not hit.near for hit in wanted)
         return wanted
+
+    def _level_db(self, hit: Detection) -> float | None:
+        oldest_s = self._detector.heard_s - LEVEL_S
+        samples = self._detector.audio(max(hit.start, oldest_s), max(hit.end, oldest_s)) / 32768
+        if not samples.size:
+            return None
+        return max(LOWEST_DB, 10 * math.log10(np.mean(samples**2) + 1e-12))
 
 
 class ClientClock:
