@@ -227,33 +227,38 @@ def test_recipes_with_and_without_stages(tmp_path):
 def test_the_shipped_recipe_is_the_shipped_network(monkeypatch):
     monkeypatch.chdir(ROOT)  # its paths begin there
     chain = read_chain(SHIPPED)
-    (last,) = chain.trained
+    last = chain.trained[-1]
     assert chain.name == "wakewords" and chain.needed_by(last) == list(chain.stages)  # nothing is made in vain
-    recipe = chain.recipes[last]
-    config = recipe.model.to_model_config({})
+    config = chain.recipes[last].model.to_model_config({})
     assert len(config.keywords) == 6 and [layer.n_inputs for layer in config.layers] == [40] + [96] * 8
     assert config.layers[-1].activation == "sigmoid" and config.layers[-1].n_outputs == 6
-    assert recipe.export.bits == ((8, 8), (4, 8)) and recipe.data.also_keywords == ("dev",)
-    assert set(recipe.data.noise) <= set(recipe.data.negatives)
-    for path in (recipe.training.start_from, recipe.data.aligner, *recipe.training.ensemble):
-        start = load_model(path)
-        assert start.keywords == config.keywords and start.config.layers == config.layers
-        assert start.config.frontend == config.frontend
-    provenance = recipe.export.provenance
+    for recipe in chain.recipes.values():
+        assert recipe.export.bits == ((8, 8), (4, 8)) and recipe.data.also_keywords == ("dev",)
+        assert recipe.model == chain.recipes[last].model and set(recipe.data.noise) <= set(recipe.data.negatives)
+        files = {path for path in (*recipe.training.starts, *recipe.training.ensemble) if path.endswith(".safetensors")}
+        assert files
+        for path in (recipe.data.aligner, *files):
+            start = load_model(path)
+            assert start.keywords == config.keywords and start.config.layers == config.layers
+            assert start.config.frontend == config.frontend
+        corpus_sets = {name for name in recipe.data.negatives if "/" not in name} - {"synthetic", "excluded"}
+        assert corpus_sets <= set(chain.sources)
+    provenance = chain.recipes[last].export.provenance
     assert provenance["recipe"] == "models/wakewords.toml" and "LibriSpeech (CC BY 4.0)" in provenance["data"]
-    assert provenance["training"].startswith(f"near_before.f32.safetensors, then {last} (")
-    corpus_sets = {name for name in recipe.data.negatives if "/" not in name} - {"synthetic", "excluded"}
-    assert corpus_sets <= set(chain.sources)
+    assert provenance["training"].startswith("the mean of near_before.f32.safetensors and microphones and rooms, then ")
 
 
 def test_the_held_out_models_differ_in_what_they_hear_alone():
     shipped, held_out = read_chain(SHIPPED), read_chain(SHIPPED, "dev")
-    (last,) = shipped.trained
     anew = [name for name in held_out.stages if held_out.folder(name).parts[1] == "wakewords-held-out"]
-    assert anew == [last]
-    without, recipe = held_out.recipes[last], shipped.recipes[last]
-    assert without.data == replace(recipe.data, also_keywords=()) and without.training == recipe.training
-    assert without.name == "wakewords-held-out"
+    assert anew == shipped.trained
+    for name, recipe in shipped.recipes.items():
+        without = held_out.recipes[name]
+        assert without.data == replace(recipe.data, also_keywords=())
+        assert replace(without.training, start_from="", ensemble=()) == replace(
+            recipe.training, start_from="", ensemble=()
+        )
+    assert held_out.recipes[shipped.trained[-1]].name == "wakewords-held-out"
 
 
 def test_a_list_of_stages_to_extend_is_refused(tmp_path):

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from streamkws.errors import ConfigError
 from streamkws.model import ModelConfig
-from streamkws.model_file import load_model
 from streamkws.training.augment import at_positions
-from streamkws.training.checkpoint import is_model, latest_checkpoint, load_network, network_of
+from streamkws.training.checkpoint import is_model, latest_checkpoint, load_network, network_of, read_f32
 from streamkws.training.network import KeywordNetwork
 
 
@@ -45,7 +44,8 @@ class Ensemble:
         members = []
         for place in places:
             path = latest_checkpoint(place)
-            member = network_of(load_model(path)) if is_model(str(place)) else load_network(path)
+            is_file = is_model(str(place))
+            member = network_of(read_f32(str(place), "training.ensemble")) if is_file else load_network(path)
             for name in ("keywords", "frontend", "frame_stride"):
                 wanted, found = getattr(learner, name), getattr(member.config, name)
                 if found != wanted:
