@@ -6,7 +6,8 @@ import argparse
 import io
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -226,8 +227,9 @@ def _ambient(microphone: Microphone, folder: Path, wanted_s: float) -> int:
     open(part, "xb").close()
     trouble, n_written = "", 0
     try:
-        for so_far in _written(microphone, part, wanted_s):
-            n_written = so_far
+        with closing(_written(microphone, part, wanted_s)) as written:
+            for so_far in written:
+                n_written = so_far
     except KeyboardInterrupt:
         pass
     except AudioError as error:
@@ -245,7 +247,7 @@ def _ambient(microphone: Microphone, folder: Path, wanted_s: float) -> int:
     return int(bool(trouble))
 
 
-def _written(microphone: Microphone, part: Path, wanted_s: float) -> Iterator[int]:
+def _written(microphone: Microphone, part: Path, wanted_s: float) -> Generator[int, None, None]:
     """Write the microphone's blocks into a FLAC file, and yield how many samples are in it after each.
 
     Raises AudioError if the file cannot be written.
@@ -270,4 +272,4 @@ def _written(microphone: Microphone, part: Path, wanted_s: float) -> Iterator[in
                 if n_written == n_wanted:
                     return
     except (soundfile.LibsndfileError, AssertionError) as error:  # the second where fewer samples were written
-        raise AudioError(f"{part}: cannot be written: {error or 'is the disk full?'}") from None
+        raise AudioError(f"{part}: cannot be written: {str(error) or 'is the disk full?'}") from None
