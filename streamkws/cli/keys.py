@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 END = ""
 """What read_key returns at the end of the input."""
@@ -16,8 +18,26 @@ def is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+@contextmanager
+def single_keys() -> Iterator[None]:
+    """While the body runs, a terminal gives each key at once and does not show it; Ctrl-C is still Ctrl-C."""
+    if sys.platform == "win32" or not is_terminal():
+        yield
+        return
+    import termios
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    try:
+        tty.setcbreak(descriptor, termios.TCSADRAIN)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
 def read_key() -> str:
-    """Wait for a key and return it, in lower case; of a pipe, the next line; END at the end.
+    """Within single_keys, wait for a key and return it, in lower case; of a pipe, the next line; END at the end.
 
     A key that sends several bytes, such as an arrow, is returned as one that has no letter.
     """
@@ -57,14 +77,10 @@ else:
         import tty
 
         descriptor = sys.stdin.fileno()
-        before = termios.tcgetattr(descriptor)
-        try:
-            tty.setcbreak(descriptor, termios.TCSADRAIN)  # keys pressed before count; Ctrl-C is still one
-            key = os.read(descriptor, 1)
-            if key[:1] == b"\x1b" or key[:1] >= b"\x80":
-                while select.select([descriptor], [], [], 0)[0] and os.read(descriptor, 1):
-                    pass
-                return "\0"
-        finally:
-            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        tty.setcbreak(descriptor, termios.TCSADRAIN)  # again: a shell that stopped and continued us has changed it
+        key = os.read(descriptor, 1)
+        if key[:1] == b"\x1b" or key[:1] >= b"\x80":
+            while select.select([descriptor], [], [], 0)[0] and os.read(descriptor, 1):
+                pass
+            return "\0"
         return key.decode("ascii")

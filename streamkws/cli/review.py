@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from streamkws.cli.arguments import Commands, add_speaker_option, device
 from streamkws.cli.filing import checked_speaker, move_new
-from streamkws.cli.keys import END, is_terminal, read_key
+from streamkws.cli.keys import END, is_terminal, read_key, single_keys
 from streamkws.cli.messages import only_our_messages
 from streamkws.cli.output import print_error, printable
 from streamkws.errors import AudioError, ConfigError
@@ -81,7 +81,8 @@ def _review(arguments: argparse.Namespace) -> int:
     review = _Review(arguments)
     with only_our_messages():
         try:
-            review.run()
+            with single_keys():
+                review.run()
         except KeyboardInterrupt:
             print()
         except (_NoSound, ConfigError) as error:
