@@ -82,6 +82,59 @@ class FakeStream:
         self.closed = True
 
 
+@dataclass(eq=False)
+class FakeOutput:
+    """A stream that plays into a list in a thread, as fast as it can.
+
+    played: samples of the first channel, without the silence behind the end.
+    """
+
+    audio: FakePortAudio
+    samplerate: int
+    device: Any
+    channels: int
+    dtype: str
+    callback: Callable[..., None]
+    finished_callback: Callable[[], None]
+    played: list[float] = field(default_factory=list)
+    closed: bool = False
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self.audio.play_error:
+            raise FakePortAudioError(self.audio.play_error)
+        if not self.audio.output_stalls:
+            self._thread = threading.Thread(target=self._play)
+            self._thread.start()
+
+    def _play(self) -> None:
+        n_blocks = 0
+        buffer = np.empty((512, self.channels), np.float32)
+        while not self.closed and n_blocks != self.audio.output_stops:
+            buffer[:] = np.nan
+            try:
+                self.callback(buffer, len(buffer), None, None)
+            except FakeCallbackStop:
+                break
+            finally:
+                self.played += buffer[:, 0].tolist()
+            n_blocks += 1
+        self.finished_callback()
+
+    def abort(self) -> None:
+        self.closed = True
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        self.audio.hangs.wait(20)
+        self.closed = True
+
+
+class FakeCallbackStop(Exception):
+    pass
+
+
 class FakePortAudio(ModuleType):
     """The parts of sounddevice that Microphone uses, with devices and a script of its own.
 
@@ -89,10 +142,13 @@ class FakePortAudio(ModuleType):
     n_blocks, then: what a stream records, and whether it then stops or stalls; script: the same for the first streams.
     overflow_s, clock_gap_s: how long an overflow takes, and by how much PortAudio's clock goes on at one.
     hangs: cleared, ending a stream hangs. goes_on: cleared, a stream waits after each block.
+    outputs: rates that an output opens at; its own is 48 kHz. play_error, output_stalls, output_stops: how playing
+        fails; the last is the number of blocks after which it does.
     found: the devices that starting PortAudio anew finds, time after time; at the end those that were there.
     """
 
     PortAudioError = FakePortAudioError
+    CallbackStop = FakeCallbackStop
     _StreamBase = FakeStream
 
     def __init__(self) -> None:
@@ -119,6 +175,12 @@ class FakePortAudio(ModuleType):
         self.goes_on.set()
         self.start_error = ""
         self.streams: list[FakeStream] = []
+        self.outputs: set[int] = {16000, 48000}
+        self.has_output = True
+        self.play_error = ""
+        self.output_stalls = False
+        self.output_stops = -1
+        self.played: list[FakeOutput] = []
         self.n_restarts = 0
         self.found: list[list[dict[str, Any]]] = []
         self.is_running = True
@@ -131,6 +193,12 @@ class FakePortAudio(ModuleType):
         devices = [{**device, "index": index} for index, device in enumerate(self.devices)]
         if kind is None:
             return devices
+        if kind == "output":
+            if not self.has_output:
+                raise FakePortAudioError("Error querying device -1")
+            if device not in (None, 1, "Speakers"):
+                raise ValueError(f"No output device matching {device!r}")
+            return devices[1]
         if not 0 <= self.default < len(devices):
             raise FakePortAudioError("Error querying device -1")
         return devices[self.default]
@@ -146,6 +214,12 @@ class FakePortAudio(ModuleType):
         self.check_input_settings(settings["device"], settings["channels"], "", settings["samplerate"])
         self.streams.append(FakeStream(self, **settings))
         return self.streams[-1]
+
+    def OutputStream(self, **settings: Any) -> FakeOutput:
+        if settings["samplerate"] not in self.outputs:
+            raise FakePortAudioError("Invalid sample rate [PaErrorCode -9997]")
+        self.played.append(FakeOutput(self, **settings))
+        return self.played[-1]
 
     def _terminate(self) -> None:
         assert all(stream.closed for stream in self.streams), "PortAudio would pull them away"

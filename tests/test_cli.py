@@ -18,6 +18,8 @@ COMMANDS = (
     "detect",
     "listen",
     "devices",
+    "review",
+    "record",
     "info",
     "quantize",
     "train",

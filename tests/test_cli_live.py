@@ -271,8 +271,8 @@ class TestListen:
     def test_what_c_libraries_print_is_not_shown(self, model_path: str) -> None:
         script = (
             "import os, sys, logging\n"
-            "from streamkws.cli.live import _only_our_messages\n"
-            "with _only_our_messages():\n"
+            "from streamkws.cli.messages import only_our_messages\n"
+            "with only_our_messages():\n"
             "    os.write(2, b'ALSA lib: noise\\n')\n"
             "    print('ours', file=sys.stderr)\n"
             "    logging.getLogger('streamkws.sources').warning('logged')\n"

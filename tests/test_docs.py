@@ -267,6 +267,7 @@ def desktop(reader, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "sounddevice", FakePortAudio())
     monkeypatch.setattr("streamkws.sources.Microphone", PressesCtrlC)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"y\nr\nn\n")))  # for review
     tool = reader / "bin" / "notify-send"
     tool.parent.mkdir()
     tool.write_text(f'#!/bin/sh\necho "$1" >> {shlex.quote(str(reader))}/notified\n')

@@ -54,6 +54,21 @@ def add_json_option(added: Parser) -> None:
     added.add_argument("--json", action="store_true", help="print JSON, one object per line")
 
 
+def add_device_option(added: Parser) -> None:
+    """Add --device, a microphone."""
+    added.add_argument(
+        "--device",
+        type=device,
+        metavar="D",
+        help="the microphone's number or a part of its name, as streamkws devices lists them (default: the system's)",
+    )
+
+
+def device(text: str) -> int | str:
+    """A sound device's number, or a part of its name."""
+    return int(text) if text.isdecimal() else text
+
+
 def add_model_option(added: Parser) -> None:
     """Add --model."""
     added.add_argument(
@@ -97,6 +112,15 @@ def _threshold(text: str) -> tuple[str, float]:
         return keyword, float(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number or KEYWORD=NUMBER, got {text!r}") from None
+
+
+def add_speaker_option(added: Parser) -> None:
+    """Add --speaker."""
+    added.add_argument(
+        "--speaker",
+        metavar="NAME",
+        help="who speaks: letters, digits and hyphens, not beginning with p (default: p, which is an unknown speaker)",
+    )
 
 
 def add_output_options(added: Parser, default: str) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, add_near_option, new_detector
+from streamkws.cli.arguments import (
+    Commands,
+    add_device_option,
+    add_json_option,
+    add_model_options,
+    add_near_option,
+    new_detector,
+)
+from streamkws.cli.messages import only_our_messages
 from streamkws.cli.output import Lines, json_line, print_error, table
 from streamkws.cli.reactions import Reactions
 from streamkws.cli.screen import Screen
@@ -39,12 +45,7 @@ def add_to(commands: Commands) -> None:
         "streamkws listen --exec 'notify-send \"$STREAMKWS_KEYWORD\"'",
         "streamkws listen --json --record heard/ >> heard.jsonl",
     )
-    listen.add_argument(
-        "--device",
-        type=_device,
-        metavar="D",
-        help="the microphone's number or a part of its name, as streamkws devices lists them (default: the system's)",
-    )
+    add_device_option(listen)
     listen.add_argument("--record", metavar="DIR", help="save the audio around each detection in this folder, as FLAC")
     listen.add_argument(
         "--exec",
@@ -84,7 +85,7 @@ def _listen(arguments: argparse.Namespace) -> int:
     if arguments.record_near is not None and arguments.near is None:
         arguments.near = NEAR
     detector = new_detector(arguments)
-    with _only_our_messages(), Microphone(arguments.device) as microphone:
+    with only_our_messages(), Microphone(arguments.device) as microphone:
         _hear(microphone, detector, f"{microphone.name} heard by {detector.model.name}", arguments)
     return 0
 
@@ -132,59 +133,10 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
         print_error(f"lost {n_lost / rate:.2f} s of audio in all")
 
 
-class _OneLineEach(logging.Handler):
-    """Prints log messages of the library as a command prints its own messages."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one line to standard error."""
-        print_error(record.getMessage())
-
-
-@contextmanager
-def _only_our_messages() -> Iterator[None]:
-    """Show log messages of the library, and no output of C libraries.
-
-    ALSA and PortAudio write several lines to descriptor 2 whenever a device comes or goes.
-    """
-    handler = _OneLineEach()
-    logger = logging.getLogger("streamkws")
-    logger.addHandler(handler)
-    try:
-        with _silent_descriptor():
-            yield
-    finally:
-        logger.removeHandler(handler)
-
-
-@contextmanager
-def _silent_descriptor() -> Iterator[None]:
-    """Discard what is written to descriptor 2; sys.stderr still works."""
-    stderr = sys.stderr
-    try:
-        is_there = stderr.fileno() == 2
-    except (AttributeError, OSError, ValueError):
-        is_there = False
-    if not is_there:
-        yield
-        return
-    stderr.flush()
-    with (
-        open(os.dup(2), "w", buffering=1, encoding=stderr.encoding, errors=stderr.errors) as ours,
-        open(os.devnull, "w") as nowhere,
-    ):
-        os.dup2(nowhere.fileno(), 2)
-        sys.stderr = ours
-        try:
-            yield
-        finally:
-            sys.stderr = stderr
-            os.dup2(ours.fileno(), 2)
-
-
 def _devices(arguments: argparse.Namespace) -> int:
     from streamkws.sources import input_devices, open_rates
 
-    with _only_our_messages():
+    with only_our_messages():
         found = [(device, open_rates(device)) for device in input_devices()]
     if arguments.json:
         for device, rates in found:
@@ -206,7 +158,3 @@ def _devices(arguments: argparse.Namespace) -> int:
     else:
         raise AudioError("expected an audio input, found none on this machine")
     return 0
-
-
-def _device(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text

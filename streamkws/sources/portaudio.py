@@ -13,17 +13,18 @@ OPENING = threading.Lock()
 """Held while a device is opened or PortAudio is restarted: the whole process shares one PortAudio."""
 
 
-def load_sounddevice() -> Any:
+def load_sounddevice(what: str = "the microphone") -> Any:
     """Import sounddevice.
 
+    what: needs it, as the message says.
     Raises MissingExtraError without sounddevice or without the PortAudio library.
     """
     try:
         import sounddevice
     except ImportError:
-        raise MissingExtraError("the microphone needs sounddevice: pip install sounddevice") from None
+        raise MissingExtraError(f"{what} needs sounddevice: pip install sounddevice") from None
     except OSError:
-        raise MissingExtraError("the microphone needs the PortAudio library: apt install libportaudio2") from None
+        raise MissingExtraError(f"{what} needs the PortAudio library: apt install libportaudio2") from None
     return sounddevice
 
 
