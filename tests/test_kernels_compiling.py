@@ -34,9 +34,10 @@ LOGARITHM = (
         ("nbi", lambda data: data[: len(data) // 2]),
         ("nbi", lambda data: data[::-1]),
         ("nbc", lambda data: b""),
+        ("nbc", lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]),
         ("nbc", None),
     ],
-    ids=["short index", "foreign index", "empty code", "folder for code"],
+    ids=["short index", "foreign index", "empty code", "a byte of the code", "folder for code"],
 )
 def test_a_damaged_cache_is_made_anew(suffix, damage, tmp_path):
     def start():
