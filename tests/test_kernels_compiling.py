@@ -135,3 +135,20 @@ def test_the_stamp_is_of_all_kernels(tmp_path, monkeypatch):
     shutil.rmtree(package)
     with pytest.raises(RuntimeError, match="expected the source files of the kernels, found none"):
         compiling.sources_digest.__wrapped__()
+
+
+def test_machine_code_with_any_byte_changed_is_never_loaded(tmp_path):
+    """A changed byte of machine code can end the process, or change what it computes."""
+    cache = compiling._CacheFile(str(tmp_path), "kernel", "stamp")
+    cache.save("signature", b"machine code")
+    (path,) = tmp_path.glob("*.nbc")
+    content = path.read_bytes()
+    assert cache.load("signature") == b"machine code" and cache.load("another") is None
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            assert cache.load("signature") == b"machine code", place  # a byte of the pickle that says nothing
+        except AssertionError:
+            raise
+        except Exception:
+            continue
