@@ -60,7 +60,7 @@ class Careless:
 print(writers.kills(Careless(), "write", 20, random.Random(0))["lost"] > 3)
 out = Careless.folder / "out"
 out.mkdir()
-print(writers.refused(Careless(), "talk", out, "limit"))
+print(writers.refused(Careless(), "talk", out, "limit").strip())
 """
 
 

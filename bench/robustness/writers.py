@@ -183,6 +183,8 @@ def fork(work: Callable[[], int], errors: int | None = None) -> int:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere if errors is None else errors, 2)
+        # the old ones go on to think that they write files, where a pipe is
+        sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
         code = work()
     except BaseException as error:
         with contextlib.suppress(BaseException):
