@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from streamkws.layers import FLOAT_BITS, Layer, LayerConfig
 from streamkws.model import Model, ModelConfig
 from streamkws.quantization import Quantized, packed_size, unpack_codes
 from streamkws.smoother import SmootherConfig
+from streamkws.whole import write_whole
 
 FORMAT = "streamkws"
 VERSION = 1
@@ -37,7 +37,7 @@ _Config = TypeVar("_Config", FrontEndConfig, LayerConfig, SmootherConfig, ModelC
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
-    """Write model to path, by way of a temporary file beside it, and return the path.
+    """Write model to path, whole or not at all, and return the path.
 
     Raises OSError, naming path, when it cannot be written.
     """
@@ -61,14 +61,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
             tensors[f"{name}.weights"] = layer.weights
     header = json.dumps({"version": VERSION, "config": asdict(model.config)}, separators=(",", ":"))
     data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {FORMAT: header})
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    write_whole(path, data)
     return path
 
 

@@ -88,7 +88,7 @@ LEVELS = [
     {"kernels.x86", "kernels.arm"},
     {"kernels.packing", "kernels.vectors", "kernels.memory"},
     {"kernels.compiling", "kernels.cpu"},
-    {"errors"},
+    {"errors", "whole"},
 ]
 """From the top down; a module may import only from levels below its own."""
 

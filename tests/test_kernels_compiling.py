@@ -34,9 +34,10 @@ LOGARITHM = (
         ("nbi", lambda data: data[: len(data) // 2]),
         ("nbi", lambda data: data[::-1]),
         ("nbc", lambda data: b""),
+        ("nbc", lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :]),
         ("nbc", None),
     ],
-    ids=["short index", "foreign index", "empty code", "folder for code"],
+    ids=["short index", "foreign index", "empty code", "a byte of the code", "folder for code"],
 )
 def test_a_damaged_cache_is_made_anew(suffix, damage, tmp_path):
     def start():
@@ -134,3 +135,20 @@ def test_the_stamp_is_of_all_kernels(tmp_path, monkeypatch):
     shutil.rmtree(package)
     with pytest.raises(RuntimeError, match="expected the source files of the kernels, found none"):
         compiling.sources_digest.__wrapped__()
+
+
+def test_machine_code_with_any_byte_changed_is_never_loaded(tmp_path):
+    """A changed byte of machine code can end the process, or change what it computes."""
+    cache = compiling._CacheFile(str(tmp_path), "kernel", "stamp")
+    cache.save("signature", b"machine code")
+    (path,) = tmp_path.glob("*.nbc")
+    content = path.read_bytes()
+    assert cache.load("signature") == b"machine code" and cache.load("another") is None
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
+        try:
+            assert cache.load("signature") == b"machine code", place  # a byte of the pickle that says nothing
+        except AssertionError:
+            raise
+        except Exception:
+            continue

@@ -238,7 +238,7 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint({"step": 1}, path)
 
     def interrupted(entries, temporary):
-        temporary.write_bytes(b"half of it")
+        temporary.write(b"half of it")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", interrupted)

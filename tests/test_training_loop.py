@@ -14,6 +14,7 @@ from streamkws.training.checkpoint import load_network
 from streamkws.training.export import export
 from streamkws.training.loop import train
 from streamkws.training.optimizer import ExponentialMovingAverage
+from streamkws.training.progress import reporting
 from streamkws.training.recipe_file import load_recipe
 from streamkws.training.validation import Validation
 
@@ -148,3 +149,11 @@ def test_without_torch_the_install_command_is_named(monkeypatch):
         importlib.reload(streamkws.training)
     monkeypatch.undo()
     importlib.reload(streamkws.training)
+
+
+def test_a_line_that_a_full_disk_has_cut_is_left_out_of_the_log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    with reporting(path, fresh=False) as report:
+        report.log({"step": 2, "loss": 0.5}, 0.5)
+    assert path.read_text() == '{"step": 1}\n{"step": 2, "loss": 0.5}\n'

@@ -8,8 +8,9 @@ import soundfile
 from conftest import random_model
 
 from streamkws import ConfigError, Detector, ModelFileError, cli, load_model, save_model
-from streamkws.corpus import read_segments
+from streamkws.corpus import read_segment_rows, read_segments
 from streamkws.voices import mining
+from streamkws.voices.segments import SegmentTable
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "wakewords.w4a8.safetensors"
@@ -140,3 +141,17 @@ def test_a_table_that_is_none_is_said_and_left_as_it_is(table, tmp_path):
     with pytest.raises(ConfigError, match=r"mined/segments\.csv"):
         mining.mine(tmp_path / "mined", models=[MODEL], sets=[tmp_path / "talk"], hours=0, foreign_hours=0)
     assert (tmp_path / "mined" / "segments.csv").read_bytes() == table
+
+
+def test_a_table_gets_the_rows_of_a_file_all_or_none(tmp_path, monkeypatch):
+    table = SegmentTable(tmp_path)
+    table.add("a.flac", [("one", 0, 5)], "", "made")
+    before = (tmp_path / "segments.csv").read_bytes()
+    monkeypatch.setattr("os.fsync", lambda number: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"No space left on device: .*segments.csv'"):
+        table.add("b.flac", [("two", n, n + 5) for n in range(1000)], "", "made")
+    monkeypatch.undo()
+    assert (tmp_path / "segments.csv").read_bytes() == before
+    (tmp_path / "segments.csv").write_bytes(before.rstrip(b"\n"))  # as an editor may leave it
+    SegmentTable(tmp_path).add("b.flac", [("two", 5, 9)], "", "made")
+    assert [row.file for row in read_segment_rows(tmp_path)] == ["a.flac", "b.flac"]

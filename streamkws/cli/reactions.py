@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamkws.cli.output import print_error
 from streamkws.errors import AudioError
+from streamkws.whole import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,18 +121,17 @@ class Reactions:
         encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
         soundfile.write(encoded, samples, self._detector.model.config.frontend.sample_rate, format="FLAC")
         name = f"{re.sub(r'[^0-9A-Za-z_-]+', '_', keyword)}_{when:%Y-%m-%d_%H-%M-%S}"
-        path = self._folder / f"{name}.flac"
-        for number in count(2):
-            if not path.exists():
-                break
-            path = self._folder / f"{name}_{number}.flac"
-        try:
-            with open(path, "xb") as file:
-                file.write(encoded.getvalue())
-        except OSError as error:
-            print_error(f"cannot record: {path}: {error.strerror}")
-            return ""
-        return str(path)
+        for number in count(1):
+            path = self._folder / f"{name}{f'_{number}' if number > 1 else ''}.flac"
+            try:
+                write_whole(path, encoded.getvalue(), is_new=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                print_error(f"cannot record: {path}: {error.strerror}")
+                return ""
+            return str(path)
+        raise AssertionError("numbers do not end")
 
     def _run(self, hit: Detection, path: str) -> None:
         if self._command is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from streamkws.cli.arguments import Commands, load_model
 from streamkws.cli.output import Bar
 from streamkws.errors import ConfigError
+from streamkws.whole import check_writable, write_whole
 
 
 def add_to(commands: Commands) -> None:
@@ -108,7 +108,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
         picture_path(arguments.plot)
     if arguments.json not in (None, "-"):
-        Path(arguments.json).open("a").close()  # a path that cannot be written fails now, not after the long run
+        check_writable(arguments.json)  # fails now, not after the long run
     models = [load_model(name) for name in arguments.models]
     with Bar() as bar:
         evaluations = evaluate_models(models, arguments.corpus, (None, *(arguments.snr or (10.0,))), bar.show)
@@ -120,5 +120,5 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         return 0
     print(format_table(evaluations))
     if arguments.json:
-        Path(arguments.json).write_text(lines, encoding="utf-8")
+        write_whole(arguments.json, lines.encode())
     return 0

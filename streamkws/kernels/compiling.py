@@ -20,7 +20,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba.core import config
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -54,6 +54,25 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
+class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
+    """numba's files of compiled code, with a digest before the code: machine code that is damaged must not run."""
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write the code of a signature."""
+        code = self._dump(data)
+        super().save(key, (hashlib.sha256(code).digest(), code))
+
+    def load(self, key: Any) -> Any:
+        """Return the code of a signature, None if there is none. Raises ValueError, or what pickle does, for damage."""
+        found = super().load(key)
+        if found is None:
+            return None
+        digest, code = found
+        if hashlib.sha256(code).digest() != digest:
+            raise ValueError("the code is not as it was written")
+        return pickle.loads(code)
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     """numba's cache of compiled code, stamped with all files of this package.
 
@@ -63,7 +82,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file._source_stamp = sources_digest()
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, sources_digest())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is cached for a signature; None if nothing usable is."""

@@ -7,7 +7,6 @@ it is done. A stage whose settings changed since then, or whose inputs did, is r
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from streamkws.training.export import trained_model
 from streamkws.training.loop import train_network
 from streamkws.training.recipe_file import RUNS, entries_text
 from streamkws.training.stages import MODEL_FILE, TRAIN, Chain
+from streamkws.whole import write_whole
 
 MARK = "stage.json"
 
@@ -148,10 +148,8 @@ def _write_mark(chain: Chain, name: str, done: bool) -> None:
 
 
 def _store_mark(folder: Path, mark: dict[str, Any]) -> None:
-    """Write stage.json whole or not at all."""
-    temporary = folder / f"{MARK}.part"
-    temporary.write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / MARK)
+    """Write stage.json."""
+    write_whole(folder / MARK, (json.dumps(mark, indent=1) + "\n").encode())
 
 
 def _check_unchanged(chain: Chain, name: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
 from streamkws.training.recordings import auxiliary_labels
 from streamkws.training.teacher import N_EMBEDDING
+from streamkws.whole import write_whole
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 """Files in a run folder: the latest state, and the one with the lowest mean miss on validation."""
@@ -39,10 +40,10 @@ def config_from_text(text: str) -> ModelConfig:
 
 
 def save_checkpoint(entries: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint by way of a temporary file beside it, so that an interruption leaves the old one."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(entries, temporary)
-    os.replace(temporary, path)
+    """Write a checkpoint, so that an interruption or a full disk leaves the old one."""
+    content = io.BytesIO()  # torch, which writes in C++, makes no OSError of a full disk
+    torch.save(entries, content)
+    write_whole(path, content.getvalue())
 
 
 def latest_checkpoint(place: str | Path) -> Path:

@@ -59,6 +59,7 @@ from streamkws.training.recipe_file import (
     without_part,
 )
 from streamkws.training.validation import Validation
+from streamkws.whole import write_whole
 
 N_TAKEN_OVER = 512
 """Examples by which batch normalization is set where training starts from a model."""
@@ -111,7 +112,7 @@ def train_network(
     if fresh:
         for old in (checkpoint, folder / BEST):
             old.unlink(missing_ok=True)
-    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    write_whole(folder / "recipe.toml", text.encode())
     inputs = Inputs(part, validation_part, resumed, start, ensemble)
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.training.seed)

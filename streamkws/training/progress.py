@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ class Report:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+        if not fresh and path.exists():  # a line that a full disk has cut is no entry
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         self.file = path.open("w" if fresh else "a", encoding="utf-8")
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.1f} %"))

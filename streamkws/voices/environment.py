@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamkws.errors import MissingExtraError
+from streamkws.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Environment:
             run_tool(self.name, [sys.executable, "-m", "venv", "--clear", str(self.folder)])
             pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
             run_tool(self.name, [*pip, *self.requirements])
-            stamp.write_text(wanted, encoding="utf-8")
+            write_whole(stamp, wanted.encode())
         return python.absolute()
 
 

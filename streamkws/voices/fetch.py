@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from streamkws.voices.environment import Environment, run_tool
+from streamkws.whole import write_whole
 
 NAME = "the teacher"
 WHEEL, ONNX = "openwakeword==0.5.1", "onnx==1.19.1"
@@ -44,7 +45,7 @@ def fetch_teacher(folder: str | Path) -> None:
     if (folder / SPECTROGRAM).is_file() and (folder / EMBEDDING).is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as name:
+    with tempfile.TemporaryDirectory() as name:
         place = Path(name).absolute()
         run_tool(NAME, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), WHEEL])
         (wheel,) = place.glob("openwakeword-*.whl")
@@ -54,5 +55,5 @@ def fetch_teacher(folder: str | Path) -> None:
         python = Environment("onnx", place / "onnx", (ONNX,)).python()
         source, target = place / MODELS / "embedding_model.onnx", place / EMBEDDING
         run_tool(NAME, [str(python), "-c", ANY_LENGTH, str(source), str(target)])
-        (place / MODELS / SPECTROGRAM).replace(folder / SPECTROGRAM)
-        target.replace(folder / EMBEDDING)
+        write_whole(folder / SPECTROGRAM, (place / MODELS / SPECTROGRAM).read_bytes())
+        write_whole(folder / EMBEDDING, target.read_bytes())

@@ -6,6 +6,7 @@ the files to make. For each file that it has written it prints a line of JSON: n
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -196,7 +197,14 @@ def speak(job: tuple[str, int, str]) -> tuple[int, str, list[tuple[str, int, int
     assert _synthesizer is not None
     path, number, kind = job
     samples, segments = _synthesizer.speaker(number, kind)
-    soundfile.write(path, samples, SAMPLE_RATE, format="FLAC")
+    part = f"{path}.part"  # whole or absent, as by streamkws.whole
+    with open(part, "wb") as file:
+        encoded = io.BytesIO()
+        soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC")
+        file.write(encoded.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
     return number, kind, segments
 
 

