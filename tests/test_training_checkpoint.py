@@ -1,6 +1,5 @@
 """Which checkpoints a training continues, starts or learns from."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +9,16 @@ from conftest import random_model
 from training_runs import AWARE, FROM_CHIRPS, RECIPE, check_refused, read_checkpoint
 
 from streamkws.errors import ConfigError, ModelFileError
-from streamkws.model import Model
 from streamkws.model_file import save_model
 from streamkws.training.checkpoint import (
     config_from_text,
     config_to_text,
     load_network,
-    mean_of,
-    read_start,
     save_checkpoint,
 )
 from streamkws.training.ensemble import Ensemble
 from streamkws.training.loop import train
 from streamkws.training.network import KeywordNetwork
-from streamkws.training.recipe_file import load_recipe
 
 
 @pytest.mark.parametrize(
@@ -105,29 +100,6 @@ def test_a_model_can_be_among_an_ensemble(begun, chirps_run):
     np.testing.assert_allclose(both.posteriors(features), of_run.posteriors(features), atol=2e-3)
     with pytest.raises(ConfigError, match=r"expected training.ensemble to be an f32 model, got chirps\.w8a8"):
         Ensemble.load(["begun.w8a8.safetensors"], begun.config)
-
-
-def test_training_starts_from_the_mean_of_several_networks(begun, chirps_run, training_corpus, tmp_path):
-    run = str(chirps_run / "runs" / "chirps")
-    layers = tuple(
-        replace(layer, weights=3 * layer.weights, bias=layer.bias + 1) if n == 1 else layer
-        for n, layer in enumerate(begun.layers)
-    )
-    other = Model(begun.config, layers, begun.features, begun.filters)
-    save_model(other, "other.f32.safetensors")
-    mean = mean_of({"a": begun, "b": other})
-    for n, layer in enumerate(mean.layers):
-        np.testing.assert_allclose(layer.weights, begun.layers[n].weights * (2 if n == 1 else 1), rtol=1e-6)
-        np.testing.assert_allclose(layer.bias, begun.layers[n].bias + (0.5 if n == 1 else 0), atol=1e-6)
-    text = FROM_MODEL.replace('"begun.f32.safetensors"', f'["{run}", "other.f32.safetensors"]')
-    (tmp_path / "mean.toml").write_text(text)
-    start = read_start(load_recipe(tmp_path / "mean.toml"), training_corpus / "train", tmp_path / "run")
-    for own, layer in zip(start.layers, mean.layers, strict=True):
-        np.testing.assert_allclose(own.weights, layer.weights, atol=1e-4)
-    shifted = Model(begun.config, begun.layers, begun.features + 1, begun.filters)
-    with pytest.raises(ConfigError, match="a and b to have the same keywords and normalization of the input"):
-        mean_of({"a": begun, "b": shifted})
-    check_refused(text.replace("taps = 5", "taps = 4"), training_corpus, "layer 0 taps to be 4, got 5")
 
 
 def test_another_keyword_starts_from_a_models_layers_below_the_output(begun, training_corpus, tmp_path):

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from streamkws.errors import ConfigError
 from streamkws.layers import LayerConfig
-from streamkws.model import FloatWeights, Model, ModelConfig
+from streamkws.model import Model, ModelConfig
 from streamkws.model_file import SUFFIX, config_from_json, load_model, shipped_models
 from streamkws.training.data import parts_of
 from streamkws.training.fake_quant import QuantizationConfig
@@ -76,46 +73,15 @@ def is_model(name: str) -> bool:
     return name.endswith(SUFFIX) or name in shipped_models()
 
 
-def read_f32(place: str, what: str) -> Model:
-    """The f32 model that a name, a file, or a run folder or checkpoint (its averaged weights) is.
+def read_f32(name: str, what: str) -> Model:
+    """An f32 model by name or file. what: it is for, as a recipe calls it.
 
-    what: it is for, as a recipe calls it. Raises ConfigError for a model in other widths.
+    Raises ConfigError for a model in other widths, ModelFileError for a file that cannot be read.
     """
-    if not is_model(place):
-        network = load_network(latest_checkpoint(place))
-        return Model.from_float(network.config, network.to_float_weights())
-    model = load_model(place)
+    model = load_model(name)
     if not model.config.is_float:
         raise ConfigError(f"expected {what} to be an f32 model, got {model.name}")
     return model
-
-
-def mean_of(models: dict[str, Model]) -> Model:
-    """The f32 model whose weights are the mean of others', which are named for messages.
-
-    Raises ConfigError where their layers or the normalizations of their inputs differ.
-    """
-    (name, first), *others = models.items()
-    wanted = _properties(first.config, first.config.layers)
-    for other_name, other in others:
-        _check_same(other_name, wanted, _properties(other.config, other.config.layers))
-        if first.keywords != other.keywords or not np.allclose(first.features, other.features, rtol=1e-4):
-            raise ConfigError(
-                f"expected {name} and {other_name} to have the same keywords and normalization of the input: the mean "
-                "of other networks' weights is no network"
-            )
-
-    def mean(arrays: Iterable[Any]) -> npt.NDArray[np.float32]:
-        return np.asarray(np.mean(list(arrays), axis=0, dtype=np.float64), np.float32)
-
-    layers = list(zip(*(one.layers for one in models.values()), strict=True))
-    weights = FloatWeights(
-        feature_mean=first.features[0],
-        feature_scale=first.features[1],
-        weights=tuple(mean(one.weights for one in each) for each in layers),
-        biases=tuple(mean(one.bias for one in each) for each in layers),
-    )
-    return Model.from_float(first.config, weights)
 
 
 def network_of(model: Model) -> KeywordNetwork:
@@ -156,19 +122,17 @@ def read_start(recipe: Recipe, part: Path, folder: Path) -> KeywordNetwork | Mod
 
     Raises ConfigError where a network is another than the recipe's; only the widths may differ.
     """
-    names = recipe.training.starts
-    if not names:
+    name = recipe.training.start_from
+    if not name:
         return None
     config = recipe.model.to_model_config({}, recipe.quantization)
-    for path in map(latest_checkpoint, names):
-        if path.resolve().parent == folder.resolve():
-            raise ConfigError(f"expected training.start_from outside {folder}, which this run writes, got {path}")
-    if len(names) > 1 or is_model(names[0]):
-        models = {name: read_f32(name, "training.start_from") for name in names}
-        for name, model in models.items():
-            _check_same(name, _below_output(config), _below_output(model.config))
-        return mean_of(models) if len(models) > 1 else model
-    path = latest_checkpoint(names[0])
+    if is_model(name):
+        model = read_f32(name, "training.start_from")
+        _check_same(name, _below_output(config), _below_output(model.config))
+        return model
+    path = latest_checkpoint(name)
+    if path.resolve().parent == folder.resolve():
+        raise ConfigError(f"expected training.start_from outside {folder}, which this run writes, got {path}")
     network = load_network(path)
     wanted, found = (
         {"keywords": one.keywords, "the number of auxiliary outputs": n, **_properties(one, one.layers)}

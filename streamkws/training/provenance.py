@@ -40,7 +40,7 @@ def data_text(stages: Sequence[tuple[str, dict[str, Any]]], sources: dict[str, t
 def training_text(stages: Sequence[tuple[str, str, dict[str, Any]]], held_out: str) -> str:
     """How the last of some stages was trained: the networks before it, and the others that it learned from.
 
-    The first may be what training started from: a file, or the mean of several networks.
+    The first may be a file that training started from.
 
     stages: name, kind and entries of each, in order; those that do not train are passed over. held_out: the part of the
     corpus whose recordings of the keywords none of them trained on, "" for none.
@@ -51,13 +51,10 @@ def training_text(stages: Sequence[tuple[str, str, dict[str, Any]]], held_out: s
         if kind == "train"
     }
     line = [next(reversed(training))]
-    while len(starts := training[line[0]].starts) == 1 and starts[0] in training:
-        line.insert(0, starts[0])
+    while (before := training[line[0]].start_from) in training:
+        line.insert(0, before)
     told = [_told(name, training[name]) for name in line]
-    if starts:
-        places = " and ".join(Path(place).name for place in starts)
-        told.insert(0, places if len(starts) == 1 else f"the mean of {places}")
-    text = ", then ".join(told)
+    text = ", then ".join([Path(before).name, *told] if before else told)
     others = [_told(name, settings) for name, settings in training.items() if name not in line]
     if others:
         text += f"; with the help of {', '.join(others)}"

@@ -101,7 +101,7 @@ class TrainingConfig:
 
     start_from: a checkpoint, or the run folder of one, whose averaged weights training starts from; or an f32 model, by
         name or file, whose layers below the output it starts from (the output, too, if the keywords are the same); "":
-        from scratch. A list: the mean of their weights as models, for networks that went on from one network.
+        from scratch.
     steps, max_minutes: training ends, its learning rate at learning_rate_end, after these steps or minutes, whichever
         come first; 0 minutes: no limit.
     batch: examples per step. reuse: how often an example is used on average. pool: how many examples are drawn from.
@@ -123,7 +123,7 @@ class TrainingConfig:
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
-    start_from: str | tuple[str, ...] = ""
+    start_from: str = ""
     steps: int = 20000
     max_minutes: float = 0.0
     batch: int = 64
@@ -162,9 +162,8 @@ class TrainingConfig:
             raise ConfigError(f"expected training.hard_share in 0..1, got {self.hard_share}")
         if self.pool < self.batch:
             raise ConfigError(f"expected training.pool >= batch, got {self.pool} and {self.batch}")
-        for name, places in (("ensemble", self.ensemble), ("start_from", self.starts)):
-            if not all(isinstance(place, str) for place in places):
-                raise ConfigError(f"expected training.{name} to be paths, got {list(places)}")
+        if not all(isinstance(place, str) for place in self.ensemble):
+            raise ConfigError(f"expected training.ensemble to be paths, got {list(self.ensemble)}")
         if not 0 <= self.ensemble_heard <= 1:
             raise ConfigError(f"expected training.ensemble_heard in 0..1, got {self.ensemble_heard}")
         if not 0 < self.average_decay < 1:
@@ -176,13 +175,6 @@ class TrainingConfig:
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected training.{name} >= 0, got {getattr(self, name)}")
-
-    @property
-    def starts(self) -> tuple[str, ...]:
-        """Each place that start_from names."""
-        if isinstance(self.start_from, tuple):
-            return self.start_from
-        return (self.start_from,) if self.start_from else ()
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,6 @@ def build(kind: type[Any], entries: Any, where: str) -> Any:
 
 
 def _checked(value: Any, annotation: str, where: str) -> Any:
-    if annotation == "str | tuple[str, ...]":
-        annotation = "tuple" if isinstance(value, (list, tuple)) else "str"
     if annotation.startswith("tuple"):
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"expected {where} to be a list, got {value!r}")
