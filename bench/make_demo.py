@@ -59,10 +59,10 @@ class Line:
 
 LINES = (
     Line(Voice("flite", "slt", 1.0), "could somebody please ask", "alexa", "what the weather is today"),
-    Line(Voice("flite", "awb", 1.0), "good morning", "computer", "switch on the light in the kitchen"),
+    Line(Voice("espeak-ng", "en-us+m1", 160), "good morning", "computer", "switch on the light in the kitchen"),
     Line(Voice("espeak-ng", "en-us+m3", 150), "we talked about the garden and the rain for a long time", "", ""),
     Line(Voice("flite", "awb", 1.2), "and then", "jarvis", "play some music"),
-    Line(Voice("flite", "slt", 1.1), "now", "smart mirror", "show me the news of the day"),
+    Line(Voice("flite", "awb", 1.0), "now", "smart mirror", "show me the news of the day"),
     Line(Voice("flite", "kal16", 1.0), "the train to the coast leaves at half past nine", "", ""),
     Line(Voice("flite", "rms", 0.95), "listen", "snowboy", "it is nearly eight"),
     Line(Voice("espeak-ng", "en-us+f1", 130), "thank you", "view glass", "turn the page"),

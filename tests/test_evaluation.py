@@ -217,6 +217,15 @@ def test_recordings_are_missed_as_the_evaluation_counts(noisy_corpus):
     assert any(not np.array_equal(a, b) for a, b in zip(clean.recordings, room.recordings, strict=True))
 
 
+def test_sets_can_be_left_out(noisy_corpus):
+    (whole,), (rest,) = (evaluate_models([ToyModel()], noisy_corpus, left_out=sets) for sets in ((), ("talk",)))
+    assert "talk" in whole.hours_by_set and rest.hours_by_set.keys() == whole.hours_by_set.keys() - {"talk"}
+    assert rest.hours == pytest.approx(whole.hours - whole.hours_by_set["talk"])
+    assert rest.n_recordings == whole.n_recordings
+    with pytest.raises(ConfigError, match=r"expected a set of negatives of .* to leave out, got 'chat'"):
+        evaluate_models([ToyModel()], noisy_corpus, left_out=("talk", "chat"))
+
+
 def test_to_json_can_be_written_and_holds_everything(noisy_corpus):
     (noisy_corpus / "talk" / "bad.wav").write_text("not audio")
     evaluation = evaluate(ToyModel(), noisy_corpus, seed=3)

@@ -1,5 +1,7 @@
 """From a checkpoint to model files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from streamkws.model_file import load_model
 from streamkws.training.checkpoint import load_network
 from streamkws.training.export import export
 from streamkws.training.loop import train
+from streamkws.training.recipe_file import load_recipe
 
 
 def check_model(path, checkpoint):
@@ -50,6 +53,10 @@ def test_export_writes_models_that_load_and_agree(chirps_run, training_corpus, c
     spoken = models[0].new_front_end().push(read_audio(training_corpus / "dev" / "speech" / "0.flac"))
     heard = [model.new_state().push(spoken) for model in (models[0], models[2], models[0].quantize(4, 8))]
     assert np.std(heard[1] - heard[0]) < np.std(heard[2] - heard[0])
+    recipe = load_recipe(chirps_run / "runs" / "chirps" / "recipe.toml")
+    none = replace(recipe, export=replace(recipe.export, bits=(), left_out=("chat",)))
+    with pytest.raises(ConfigError, match=r"a set of negatives of .* to leave out, got 'chat'"):
+        export(chirps_run / "runs" / "chirps", chirps_run / "none", training_corpus, none)
     best = export(chirps_run / "runs" / "chirps" / "best.pt", chirps_run / "best", training_corpus)[0]
     recipe = chirps_run / "runs" / "chirps" / "recipe.toml"
     text = recipe.read_text()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +37,23 @@ def evaluate_models(
     snrs_db: Sequence[float | None] = (None, 10.0),
     progress: Progress | None = None,
     seed: int = 0,
+    left_out: Collection[str] = (),
 ) -> list[Evaluation]:
     """Measure several models on a corpus (evaluation.scoring says how it is laid out), each file decoded once.
 
     snrs_db: noise conditions as signal-to-noise ratios; None, which is without noise, has to be among them, since
         thresholds are chosen there.
-    progress: called with (what is done, steps done, steps in all).
-    Raises ConfigError for a corpus that cannot be used.
+    progress: called with (what is done, steps done, steps in all). left_out: sets of negatives that are not heard.
+    Raises ConfigError for a corpus that cannot be used, and for a set to leave out that it does not have.
     """
     if None not in snrs_db:
         raise ConfigError(f"expected None (without noise) among the noise conditions, got {list(snrs_db)}")
     keywords = dict.fromkeys(keyword for model in models for keyword in model.keywords)
-    scored = score_corpus(models, read_corpus(corpus, keywords), snrs_db, seed, progress)
+    read = read_corpus(corpus, keywords)
+    if unknown := sorted(set(left_out) - {one.set_name for one in read.negatives}):
+        raise ConfigError(f"expected a set of negatives of {corpus} to leave out, got {unknown[0]!r}")
+    read = replace(read, negatives=tuple(one for one in read.negatives if one.set_name not in left_out))
+    scored = score_corpus(models, read, snrs_db, seed, progress)
     return [evaluate_scores(model, scored, m, progress) for m, model in enumerate(models)]
 
 

@@ -90,7 +90,8 @@ def _print_errors(models: list[Model]) -> None:
 def _with_thresholds(models: list[Model], recipe: Recipe, root: Path) -> list[Model]:
     """The models with the thresholds that [export] asks for, set on the validation part; prints them."""
     wanted, calibrated = recipe.export, []
-    evaluations = evaluate_models(models, root / recipe.data.validation, (None, *wanted.noise_snrs_db))
+    part, snrs_db = root / recipe.data.validation, (None, *wanted.noise_snrs_db)
+    evaluations = evaluate_models(models, part, snrs_db, left_out=wanted.left_out)
     for model, evaluation in zip(models, evaluations, strict=True):
         thresholds = calibrate(
             evaluation,

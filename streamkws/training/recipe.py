@@ -193,6 +193,7 @@ class ExportConfig:
     threshold_confidence: how sure these rates are to hold in other audio of the kind (evaluation/thresholds.py); 0 only
         counts in that part.
     lowest_threshold: no threshold is set below it.
+    left_out: sets of the validation part that set no threshold.
     provenance: text for the file.
     """
 
@@ -204,6 +205,7 @@ class ExportConfig:
     noise_target_fa_per_h: float = 0.5
     threshold_confidence: float = 0.0
     lowest_threshold: float = 0.0
+    left_out: tuple[str, ...] = ()
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
