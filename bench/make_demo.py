@@ -59,7 +59,7 @@ class Line:
 
 LINES = (
     Line(Voice("flite", "slt", 1.0), "could somebody please ask", "alexa", "what the weather is today"),
-    Line(Voice("espeak-ng", "en-us+m1", 160), "good morning", "computer", "switch on the light in the kitchen"),
+    Line(Voice("espeak-ng", "en-us+m6", 160), "good morning", "computer", "switch on the light in the kitchen"),
     Line(Voice("espeak-ng", "en-us+m3", 150), "we talked about the garden and the rain for a long time", "", ""),
     Line(Voice("flite", "awb", 1.2), "and then", "jarvis", "play some music"),
     Line(Voice("flite", "awb", 1.0), "now", "smart mirror", "show me the news of the day"),
