@@ -131,7 +131,8 @@ def test_a_callback_can_mute_the_listener(model, samples):
         listener.mute()
 
     pieces = np.array_split(samples, len(samples) // 160)
-    with listen(pieces, model, first) as listener:
+    listener = listen(pieces, model, first)  # which the callback knows before the with statement gives it
+    with listener:
         listener.join()
     everything = list(detect(samples, model))
     assert 1 <= len(hits) < len(everything) and hits == everything[: len(hits)]  # those of one block, and no more
