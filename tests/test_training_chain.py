@@ -317,6 +317,18 @@ def test_a_tool_tells_how_far_it_is(copy, corpus, tools, capsys):
     assert lines == [f"synthesizing: {count} of 40 files" for count in range(4, 41, 4)]
 
 
+def test_a_path_that_is_not_there_is_told_before_anything_runs(corpus, tools, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = STAGED.replace('training.start_from = "distilled"', 'training.start_from = "my/old.f32.safetensors"')
+    assert text != STAGED
+    Path("chirps.toml").write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"expected training.start_from to be there, found no my/old"
+    ):
+        run_chain(read_chain("chirps.toml"), corpus)
+    assert not tools.calls and not Path("runs").exists()
+
+
 def test_a_damaged_mark_is_refused(copy, corpus, tools):
     chain = read_chain("chirps.toml")
     (chain.folder("teacher") / "stage.json").write_text("{")

@@ -30,7 +30,8 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     corpus: replaces the recipe's data.corpus. until: a stage; it and what it needs is run, "" for all stages.
     fresh: starts that stage from the beginning; without a stage, all of them except those that a recipe
     with a part held out shares with the original.
-    Raises ConfigError where a stage was begun with other settings, before anything is run, and what the stages raise.
+    Raises ConfigError, before anything is run, where a stage was begun with other settings or names a path that is not
+    there; and what the stages raise.
     """
     names = chain.needed_by(until) if until else list(chain.stages)
     restarted: set[Path] = set()
@@ -45,6 +46,7 @@ def run_chain(chain: Chain, corpus: str | Path | None = None, fresh: bool = Fals
     for name in names:
         if chain.folder(name) not in restarted:
             _check_unchanged(chain, name)
+        _check_paths(chain, name)
     for name in names:
         folder = chain.folder(name)
         if folder in restarted:
@@ -164,6 +166,13 @@ def _check_unchanged(chain: Chain, name: str) -> None:
         changes = [f"{need} is another" for need, wanted in chain.inputs(name).items() if inputs.get(need) != wanted]
     what = changes[0] if changes else "it is another recipe"
     raise ConfigError(f"{folder} was made by another recipe ({what}); --fresh --stage {name} starts it anew")
+
+
+def _check_paths(chain: Chain, name: str) -> None:
+    """Raise ConfigError for a path of a stage that is not there: better now than after the hours before it."""
+    for where, path in chain.paths(name):
+        if not Path(path).exists():
+            raise ConfigError(f"stage {name!r}: expected {where} to be there, found no {path} in {Path.cwd()}")
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

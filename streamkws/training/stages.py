@@ -215,6 +215,18 @@ class Chain:
         """Fingerprints of the stages that a stage names."""
         return {need: self.fingerprint(need) for need in self.stages[name].needs}
 
+    def paths(self, name: str) -> list[tuple[str, str]]:
+        """The paths that a stage names where it might name a stage: where, and the path."""
+        found: list[tuple[str, str]] = []
+
+        def note(value: str, where: str, wanted: str) -> str:
+            if "/" in value and value not in self.stages:
+                found.append((where, value))
+            return value
+
+        _renamed(self.stages[name].entries, note)
+        return found
+
     def settings(self, name: str) -> dict[str, Any]:
         """The entries of a stage that affect its result. [export] and the path of the corpus do not."""
         entries = {key: value for key, value in self.stages[name].entries.items() if key != "export"}
