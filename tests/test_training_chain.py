@@ -322,9 +322,7 @@ def test_a_path_that_is_not_there_is_told_before_anything_runs(corpus, tools, tm
     text = STAGED.replace('training.start_from = "distilled"', 'training.start_from = "my/old.f32.safetensors"')
     assert text != STAGED
     Path("chirps.toml").write_text(text)
-    with pytest.raises(
-        ConfigError, match=r"expected training.start_from to be there, found no my/old"
-    ):
+    with pytest.raises(ConfigError, match=r"expected training.start_from to be there, found no my/old"):
         run_chain(read_chain("chirps.toml"), corpus)
     assert not tools.calls and not Path("runs").exists()
 
