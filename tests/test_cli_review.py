@@ -97,6 +97,14 @@ def test_a_decision_is_taken_back(review: Any, heard: Path) -> None:
     assert out.splitlines()[-2] == "0 to words, 2 to wrong, 1 left in heard"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_not_waited_for(review: Any, heard: Path) -> None:
+    os.mkfifo(heard / "alexa_2026-11-28_03-07-15.flac")
+    code, out, err = review("sss", "--no-sound")
+    assert code == 1 and "3 left in heard" in out
+    assert err.count("\n") == 1 and "expected a file, got a pipe or a device; it is left where it is" in err
+
+
 def test_nothing_is_overwritten(review: Any, heard: Path) -> None:
     for name in ("words/alexa/p_" + TIME, "wrong/smart_mirror_" + TIME):
         path = heard.parent / f"{name}.flac"

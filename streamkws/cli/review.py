@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEYS = "y: the keyword was said, n: it was not, r or space: again, s: leave it, u: take the last one back, q: end"
 
-SAVED = re.compile(r"(?P<keyword>.+)_(?P<day>\d{4}-\d\d-\d\d)_(?P<time>\d\d-\d\d-\d\d)(_\d+)?")
+SAVED = re.compile(r"(?P<keyword>.+)_(?P<day>\d{4}-\d\d-\d\d)_(?P<time>\d\d-\d\d-\d\d)(_\d+)?", re.ASCII)
 """The name of a file that listen saved, without its suffix."""
 
 
@@ -118,6 +118,9 @@ class _Review:
         paths = [path for path in sorted(self._folder.iterdir()) if path.name.lower().endswith(AUDIO_SUFFIXES)]
         for path in paths:
             if path.name.startswith(".") or path.is_dir():
+                continue
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                self._fail(f"{printable(str(path))}: expected a file, got a pipe or a device; it is left where it is")
                 continue
             name = SAVED.fullmatch(path.stem)
             if name is None or name["keyword"].startswith("."):
