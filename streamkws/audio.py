@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -204,6 +204,15 @@ def as_int16(samples: npt.NDArray[np.floating[Any]], scale: float = FULL_SCALE) 
     """
     rounded: npt.NDArray[np.floating[Any]] = np.clip(np.rint(samples * scale), -FULL_SCALE, FULL_SCALE - 1)
     return rounded.astype(np.int16)
+
+
+def encode_flac(samples: Samples, rate: int = SAMPLE_RATE) -> bytes:
+    """Mono samples, (n,) int16 or float32, as a FLAC file of 16 bits, in memory: a full disk is no error in C then."""
+    import soundfile
+
+    encoded = BytesIO()
+    soundfile.write(encoded, samples, rate, format="FLAC")
+    return encoded.getvalue()
 
 
 class AudioFile:

@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,7 +57,7 @@ def whole_file(path: str | os.PathLike[str], is_new: bool = False) -> Iterator[B
                 with suppress(OSError):
                     part.unlink()
                 raise
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
@@ -65,6 +66,13 @@ def write_whole(path: str | os.PathLike[str], data: bytes, is_new: bool = False)
     """Write a file whole or not at all. is_new, and what is raised: see whole_file."""
     with whole_file(path, is_new) as file:
         file.write(data)
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """The names for a new file, in the order they are tried: path, then with _2, _3 and so on before the suffix."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}_{number}{path.suffix}")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -97,7 +105,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Have a folder's new names on the disk, where the system can."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)

@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 
 from streamkws.corpus import speaker_of
 from streamkws.errors import ConfigError
+from streamkws.whole import flush_folder, numbered
 
 UNKNOWN = "p"
 """The speaker in a recording's name where nobody said who speaks: in a corpus, p* is an unknown one."""
@@ -63,8 +63,7 @@ def rename_new(source: Path, path: Path) -> Path:
 
     An empty file takes the name first, so that nobody else's file is replaced.
     """
-    for number in count(1):
-        target = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+    for target in numbered(path):
         with suppress(FileExistsError):
             open(target, "xb").close()
             break
@@ -98,12 +97,7 @@ def move_new(source: Path, path: Path) -> Path:
         with suppress(OSError):
             shutil.copystat(source, part)
         target = rename_new(part, path)
-    with suppress(OSError):  # the new name, too, before the old one goes; Windows has no such call
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    flush_folder(target.parent)  # the new name, too, before the old one goes
     try:
         source.unlink()
     except OSError:

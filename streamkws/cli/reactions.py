@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
@@ -11,14 +10,13 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING, Any
 
 from streamkws.cli.output import print_error
 from streamkws.errors import AudioError
-from streamkws.whole import write_whole
+from streamkws.whole import numbered, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,16 +113,14 @@ class Reactions:
 
     def _write(self, samples: npt.NDArray[np.int16], keyword: str, when: datetime) -> str:
         """Write a new file and return its path, or "" if that fails."""
-        import soundfile
+        from streamkws.audio import encode_flac
 
         assert self._folder is not None
-        encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
-        soundfile.write(encoded, samples, self._detector.model.config.frontend.sample_rate, format="FLAC")
+        flac = encode_flac(samples, self._detector.model.config.frontend.sample_rate)
         name = f"{re.sub(r'[^0-9A-Za-z_-]+', '_', keyword)}_{when:%Y-%m-%d_%H-%M-%S}"
-        for number in count(1):
-            path = self._folder / f"{name}{f'_{number}' if number > 1 else ''}.flac"
+        for path in numbered(self._folder / f"{name}.flac"):
             try:
-                write_whole(path, encoded.getvalue(), is_new=True)
+                write_whole(path, flac, is_new=True)
             except FileExistsError:
                 continue
             except OSError as error:

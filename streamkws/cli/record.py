@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import shlex
 from collections.abc import Generator, Iterator
@@ -162,14 +161,14 @@ class _Session:
 
     def _end(self, take: Take, blocks: Iterator[Samples]) -> None:
         """Write a good take, or say what is wrong with it; play it, if asked to."""
-        from streamkws.audio import SAMPLE_RATE
+        from streamkws.audio import SAMPLE_RATE, encode_flac
 
         if take.fault:
             print(f"once more: {take.fault}", flush=True)
             if self._cutter.is_measuring:
                 self._say("be quiet, the room's noise is measured again")
         else:
-            path = write_new(self._path.with_name(f"{self._path.name}{stamp()}.flac"), _flac(take.samples))
+            path = write_new(self._path.with_name(f"{self._path.name}{stamp()}.flac"), encode_flac(take.samples))
             self._n_good += 1
             levels = f"{take.peak_db:.0f} dB, {take.speech_db - take.noise_db:.0f} dB above the noise"
             length_s = len(take.samples) / SAMPLE_RATE
@@ -205,16 +204,6 @@ class _Session:
         if self._n_good:
             folder = shlex.quote(str(out))
             print(printable(f"misses in them: streamkws calibrate MODEL --negatives DIR --recordings {folder}"))
-
-
-def _flac(samples: Samples) -> bytes:
-    import soundfile
-
-    from streamkws.audio import SAMPLE_RATE
-
-    encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
-    soundfile.write(encoded, samples, SAMPLE_RATE, format="FLAC")
-    return encoded.getvalue()
 
 
 def _ambient(microphone: Microphone, folder: Path, wanted_s: float) -> int:

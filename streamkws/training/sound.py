@@ -89,8 +89,7 @@ class Perturbation:
         config = self.augmentation
         shape: F32 | None = None
         if rng.random() < config.equalizer_share:
-            points = rng.standard_normal(self.basis.shape[0]) * config.equalizer_db * np.log(10) / 20
-            shape = np.exp(points.astype(np.float32) @ self.basis)
+            shape = self._shape(rng, config.equalizer_db)
         if rng.random() < config.bandlimit_share:
             shape = np.ones(N_FFT // 2 + 1, np.float32) if shape is None else shape
             shape[int(rng.uniform(3400, 7000) / SAMPLE_RATE * N_FFT) :] *= np.float32(0.01)
@@ -104,6 +103,12 @@ class Perturbation:
         room += np.float32(1)
         return room if shape is None else room * shape
 
+    def _shape(self, rng: np.random.Generator, deviation_db: float) -> F32:
+        """A smooth random spectral shape, (N_FFT // 2 + 1,) float32."""
+        points = rng.standard_normal(self.basis.shape[0]) * deviation_db * np.log(10) / 20
+        shape: F32 = np.exp(points.astype(np.float32) @ self.basis)
+        return shape
+
     def _add_floor(self, rng: np.random.Generator, samples: F32) -> F32:
         """Add the steady noise of a microphone, of a random slope and shape."""
         config = self.augmentation
@@ -111,8 +116,7 @@ class Perturbation:
             return samples
         source = self.coloured[int(rng.integers(len(self.coloured)))]
         start = int(rng.integers(source.size - N_FFT))
-        points = rng.standard_normal(self.basis.shape[0]) * FLOOR_SHAPE_DB * np.log(10) / 20
-        shape = np.exp(points.astype(np.float32) @ self.basis)
+        shape = self._shape(rng, FLOOR_SHAPE_DB)
         noise = augment.filter_and_resample(source[start : start + N_FFT], shape, N_FFT, N_FFT)[: samples.size]
         return samples + noise * np.float32(
             noise_gain(samples, noise, rng.uniform(config.floor_min_db, config.floor_max_db))

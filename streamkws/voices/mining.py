@@ -7,7 +7,6 @@ at once is kept once.
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from streamkws.audio import encode_flac
 from streamkws.corpus import read_segment_rows, read_segments
 from streamkws.detector import Detector
 from streamkws.errors import ConfigError
@@ -109,8 +109,6 @@ def mine(
 
 def listen(job: Job) -> tuple[str, list[tuple[str, int, int]]]:
     """Do a job. Returns the file and its segments: label, start and end in samples."""
-    import soundfile
-
     models = [load_model(name) for name in job.models]
     models = [model.with_settings(thresholds=dict.fromkeys(model.keywords, job.score)) for model in models]
     before, after = round(BEFORE_S * RATE), round(AFTER_S * RATE)
@@ -124,9 +122,7 @@ def listen(job: Job) -> tuple[str, list[tuple[str, int, int]]]:
             peak = min(round(one.end_s * RATE), samples.size)
             kept.append(padded[peak : peak + before + after])
     name = f"{job.source.name}.flac"
-    encoded = io.BytesIO()  # so that a full disk is an OSError, not an error in C
-    soundfile.write(encoded, np.concatenate(kept), RATE, format="FLAC")
-    write_whole(job.folder / name, encoded.getvalue())
+    write_whole(job.folder / name, encode_flac(np.concatenate(kept)))
     return name, segments
 
 
