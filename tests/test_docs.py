@@ -57,6 +57,7 @@ PARSED = {
     "serve": "would take a port of this machine; its settings are checked",
     "train": "takes hours; its recipe and stage are checked",
     "voices": "downloads half a gigabyte",
+    "new": "downloads as much, and takes half an hour",
     "mine": "takes a quarter of an hour",
     "fetch-teacher": "downloads",
 }
@@ -222,6 +223,12 @@ def check_parsed(arguments):
         name = "this machine" if arguments.zeroconf == "" else arguments.zeroconf
         limits = {"max_clients": arguments.clients, "idle_s": arguments.idle}
         ServerConfig(arguments.uri, near=arguments.near, metrics=arguments.metrics, zeroconf=name, **limits)
+    if command == "new" and not arguments.plan:  # what it would have made, for the lines that follow
+        name = arguments.out or Path(arguments.phrases[0].replace(" ", "_"))
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(
+            ROOT / "models" / "wakewords.w4a8.safetensors", f"{str(name).removesuffix('.safetensors')}.w4a8.safetensors"
+        )
     if command == "train":
         chain = read_chain(arguments.config, arguments.held_out)
         if chain is None:

@@ -45,8 +45,7 @@ class DataConfig:
     synthetic: folder of a set of synthesized speakers (streamkws voices), "" for none; its segments labelled with a
         keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
     synthetic_share: part of the keyword examples that synthesized speakers say; a keyword without recordings is theirs.
-    pack: file of a pack of features (pack.py), "" for none; its share is that of "pack" among the negatives. Not with a
-        teacher, which needs sound.
+    pack: file of a pack of features (pack.py), "" for none; its share is that of "pack" among the negatives.
     teacher: folder of a speech embedding to learn from (teacher.py), "" for none.
     teacher_clean: whether the teacher hears the recording without the room, the equalizer and the resonances, too.
     """
@@ -89,8 +88,8 @@ class DataConfig:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:
             raise ConfigError(f"expected data.synthetic to name a folder beside data.negatives.{SYNTHETIC}")
-        if (PACK in self.negatives) != bool(self.pack) or (self.pack and self.teacher):
-            raise ConfigError("expected data.pack beside data.negatives.pack, and no data.teacher with them")
+        if (PACK in self.negatives) != bool(self.pack):
+            raise ConfigError(f"expected data.pack and data.negatives.{PACK} both or none")
         if EXCLUDED in self.negatives and not self.exclude:
             raise ConfigError(f"expected data.exclude to name recordings beside data.negatives.{EXCLUDED}")
         if not 0 <= self.min_tail_s < self.crop_s / 2:

@@ -14,7 +14,7 @@ from streamkws.frontend import FrontEndConfig
 from streamkws.model_file import load_model
 from streamkws.training import augment
 from streamkws.training.augment import F32, AugmentConfig
-from streamkws.training.blocks import NO_EMBEDDINGS, Example
+from streamkws.training.blocks import Example
 from streamkws.training.data import EXCLUDED, PACK, SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
 from streamkws.training.pack import read_pack
 from streamkws.training.packed import PackedSpeech
@@ -34,6 +34,9 @@ from streamkws.training.recordings import (
 )
 from streamkws.training.sound import N_FFT, Perturbation, put, quietest, stretch_of_speech
 from streamkws.training.teacher import SpeechEmbedding
+
+OUTSIDE = 10_000
+"""The end of an embedding that is none: behind every example, however it is shifted."""
 
 
 @dataclass
@@ -109,6 +112,7 @@ class ExampleMaker:
         if data.pack:
             pack, coloured = read_pack(data.pack), self.perturbation.coloured
             self.packed = PackedSpeech(pack, augmentation, frontend, noises, coloured)
+        self.untaught = np.zeros_like(self.perturbation.embed(np.zeros(self.perturbation.n_samples, np.float32)))
 
     def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
         """The recordings of the keywords, and a line for each that is unusable."""
@@ -151,7 +155,9 @@ class ExampleMaker:
         elif kind < self.data.keyword_share + self.data.partial_share:
             canvas = self._keyword(rng, n_source, partial=True)
         elif self.packed and rng.random() < self.packed_share:
-            return self._label(_Canvas(np.zeros(0, np.float32)), self.packed.draw(rng, self.n_frames), NO_EMBEDDINGS, 1)
+            nothing = _Canvas(np.zeros(0, np.float32))
+            example = self._label(nothing, self.packed.draw(rng, self.n_frames), self.untaught, 1)
+            return replace(example, ends=np.full_like(example.ends, OUTSIDE))
         else:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._negative(rng, one, n_source)
