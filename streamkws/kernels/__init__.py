@@ -15,7 +15,7 @@ the whole path from samples to detections is one compiled call without the GIL t
     front_end   samples to log-mel frames
     network     frames to posteriors
     smoother    posteriors to decisions
-    path        all of it in one call
+    path        all of it in one call, for one model or several
 
 Shape letters: F mel bands, I inputs, O outputs, K keywords.
 """
