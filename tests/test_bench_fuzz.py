@@ -31,6 +31,18 @@ def test_a_mutation_depends_on_its_seed_alone(fuzz):
         assert once == again != other and once != content
 
 
+def test_a_value_that_is_put_in_is_a_copy(bench_module):
+    """A change inside a value reached the list of values, and all later mutations of the process."""
+    mutations = bench_module("bench.robustness.mutations")
+    values, tree = repr(mutations.VALUES), {"a": [0, 1]}
+    for value in mutations.VALUES:
+        mutations.put(tree, ("a",), value)
+        for path in list(mutations.places(tree))[:-1]:
+            mutations.put(tree, path, tree)
+    assert repr(mutations.VALUES) == values
+    json.dumps(tree)
+
+
 def test_what_is_lost_is_told(fuzz, monkeypatch, tmp_path):
     def broken(path):
         raise RecursionError("one\ntwo")

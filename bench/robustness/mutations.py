@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 VALUES: tuple[Any, ...] = (
@@ -23,10 +24,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def put(value: Any, path: tuple[Any, ...], new: Any) -> None:
-    """Replace what is at a path."""
+    """Replace what is at a path by a copy of new, which a later change inside it must not reach."""
     for key in path[:-1]:
         value = value[key]
-    value[path[-1]] = new
+    value[path[-1]] = deepcopy(new)
 
 
 def changed_bytes(rng: random.Random, content: bytes) -> bytes:

@@ -14,6 +14,7 @@ import json
 import logging
 import random
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def mutated_talk(rng: random.Random, content: bytes) -> bytes:
         elif kind < 0.7:
             talk[index] = header, changed_bytes(rng, payload)
         elif kind < 0.8:
-            talk.insert(rng.randrange(len(talk)), (dict(header), payload))
+            talk.insert(rng.randrange(len(talk)), (deepcopy(header), payload))
         elif kind < 0.9:
             talk.insert(rng.randrange(len(talk)), talk.pop(index))
         elif len(talk) > 1:
