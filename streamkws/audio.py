@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -13,7 +12,7 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +47,14 @@ BLOCK_SAMPLES = 4000
 
 Samples: TypeAlias = "npt.NDArray[np.int16] | npt.NDArray[np.float32]"
 
+_Order: TypeAlias = Literal["little", "big"]
+
 _INT16, _FLOAT32, _FLOAT64 = np.dtype(np.int16), np.dtype(np.float32), np.dtype(np.float64)
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not tell
 _UNKNOWN_BYTES = 0x7FFF0000  # sox and ffmpeg write a larger size when they do not know the length
+_UNKNOWN_LONG_BYTES = 1 << 62
+_ORDERS: dict[bytes, _Order] = {b"RIFF": "little", b"RF64": "little", b"RIFX": "big", b"FORM": "big"}
+"""How a wav or aiff file begins, and the order of the bytes of its numbers; RF64 has lengths of 64 bits in a chunk."""
 _MAX_OGG_PAGE = 65307
 _MP3_FRAMES_SLACK = 2 * 1152  # some encoders count their header frame as audio
 
@@ -411,41 +415,46 @@ def _what_is_missing(file: FileIO, size: int) -> str:
         page = tail.rfind(b"OggS")
         is_last = page >= 0 and len(tail) > page + 5 and tail[page + 5] & 4
         return "" if is_last else "cut off: its last page is missing"
-    order, wanted = (">I", b"SSND") if head[:4] == b"FORM" else ("<I", b"data")
-    if head[:4] not in (b"RIFF", b"FORM"):
+    kind = head[:4]
+    if kind not in _ORDERS:
         return ""
-    sample_format = -1
+    order, wanted = _ORDERS[kind], b"SSND" if kind == b"FORM" else b"data"
+    sample_format, long_length = -1, -1
     for name, length, start in _chunks(file, order):
         if name == wanted:
-            if length == 0 and order == "<I" and sample_format in STREAMABLE and _is_audio(file.read(8), size - start):
+            if long_length >= 0:
+                length = long_length
+            if length == 0 and sample_format in STREAMABLE and _is_audio(file.read(8), order, size - start):
                 return NO_LENGTH
             n_missing = start + length - size
-            if n_missing <= 0 or length >= _UNKNOWN_BYTES:
+            if n_missing <= 0 or length >= (_UNKNOWN_BYTES if long_length < 0 else _UNKNOWN_LONG_BYTES):
                 return ""
             return f"cut off: {n_missing} of its {length} bytes of audio are missing"
         if name == b"fmt ":
-            sample_format = int.from_bytes(file.read(2), "little")
+            sample_format = int.from_bytes(file.read(2), order)
+        elif name == b"ds64" and kind == b"RF64":
+            long_length = int.from_bytes(file.read(16)[8:], order)
     return ""
 
 
-def _chunks(file: FileIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: FileIO, order: _Order) -> Iterator[tuple[bytes, int, int]]:
     """The chunks of a wav or aiff file: name, length, and where each begins, where the file then is.
 
-    order: of the bytes of a length, as struct takes it.
+    order: of the bytes of a length.
     """
     start = 12
     file.seek(start)
     while len(chunk := file.read(8)) == 8:
-        (length,) = struct.unpack(order, chunk[4:])
+        length = int.from_bytes(chunk[4:], order)
         start += 8
         yield chunk[:4], length, start
         start += length + length % 2
         file.seek(start)
 
 
-def _is_audio(head: bytes, n_bytes: int) -> bool:
+def _is_audio(head: bytes, order: _Order, n_bytes: int) -> bool:
     """Whether the n_bytes behind an empty data chunk, of which head are the first, are audio and no further chunk."""
-    is_chunk = len(head) == 8 and head[:4].isalnum() and int.from_bytes(head[4:], "little") <= n_bytes - 8
+    is_chunk = len(head) == 8 and head[:4].isalnum() and int.from_bytes(head[4:], order) <= n_bytes - 8
     return n_bytes > LONGEST_TAG and not is_chunk
 
 
@@ -475,10 +484,17 @@ def _decoder_class() -> Any:
 
 
 def _with_unknown_length(file: FileIO) -> tuple[bytes, int]:
-    """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts."""
-    start = next(start for name, _, start in _chunks(file, "<I") if name == b"data")
+    """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts.
+
+    That of an RF64 file as a plain one's: the chunk with its other lengths is then nothing that anybody reads.
+    """
+    file.seek(0)
+    kind = file.read(4)
+    start = next(start for name, _, start in _chunks(file, _ORDERS[kind]) if name == b"data")
     file.seek(0)
     head = bytearray(file.read(start))
+    if kind == b"RF64":
+        head[:4] = b"RIFF"
     head[4:8] = head[-4:] = b"\xff" * 4
     return bytes(head), start
 

@@ -19,6 +19,7 @@ from typing import NamedTuple, get_args, get_type_hints
 import numpy as np
 import pytest
 import soundfile
+from conftest import random_model
 
 import streamkws as kws
 from streamkws import cli
@@ -133,6 +134,8 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     shutil.copy(ROOT / "models" / "wakewords.toml", tmp_path / "models")
     shutil.copy(ROOT / "models" / "wakewords.w4a8.safetensors", tmp_path / "models" / "robot.w4a8.safetensors")
+    robot = random_model(keywords=("hey robot", "lights on")).quantize(4, 8)
+    kws.save_model(robot, tmp_path / "hey_robot.safetensors")
     for block in of("toml"):
         (tmp_path / f"{name_in_toml(block.text)}.toml").write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

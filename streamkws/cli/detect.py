@@ -6,7 +6,14 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, add_near_option, new_detector
+from streamkws.cli.arguments import (
+    Commands,
+    add_json_option,
+    add_listening_options,
+    add_models_option,
+    add_near_option,
+    new_detector,
+)
 from streamkws.cli.output import Bar, Lines, print_error
 from streamkws.errors import AudioError
 
@@ -22,12 +29,14 @@ def add_to(commands: Commands) -> None:
         "find keywords in audio files",
         "streamkws detect kitchen.flac",
         "streamkws detect --json --keyword alexa --threshold 0.8 recordings/",
+        "streamkws detect --model wakewords --model robot.w4a8.safetensors kitchen.flac",
         "arecord -q -r 16000 -f S16_LE -c 1 -t raw | streamkws detect -",
     )
     detect.add_argument(
         "files", nargs="+", metavar="FILE", help="audio files, folders of audio files, or - for raw 16 kHz mono int16"
     )
-    add_model_options(detect)
+    add_models_option(detect)
+    add_listening_options(detect)
     add_near_option(detect)
     add_json_option(detect)
 

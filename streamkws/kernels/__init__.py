@@ -15,7 +15,7 @@ the whole path from samples to detections is one compiled call without the GIL t
     front_end   samples to log-mel frames
     network     frames to posteriors
     smoother    posteriors to decisions
-    path        all of it in one call
+    path        all of it in one call, for one model or several
 
 Shape letters: F mel bands, I inputs, O outputs, K keywords.
 """
@@ -24,7 +24,7 @@ from streamkws.kernels.codes import add_matvec_f32, matvec_u8_u4, matvec_u8_u8, 
 from streamkws.kernels.cpu import INSTRUCTIONS
 from streamkws.kernels.fft import power_spectrum
 from streamkws.kernels.front_end import MEL_BINS, FrontEndState, FrontEndTables, log_energies, push_samples
-from streamkws.kernels.memory import ByAddress, OneStream, constant_arrays, load_at, own_arrays, tuple_type
+from streamkws.kernels.memory import ByAddress, OneStream, addresses, constant_arrays, load_at, own_arrays, tuple_type
 from streamkws.kernels.network import (
     LAYER,
     LINEAR,
@@ -41,7 +41,16 @@ from streamkws.kernels.network import (
     run_layer,
 )
 from streamkws.kernels.packing import GROUP, LANES, ROW_BLOCK, ROW_CODES, WEIGHT_OFFSET, pack_blocks, pack_rows, padded
-from streamkws.kernels.path import NO_FLOATS, NO_PCM, STREAM_ARRAYS, StreamArrays, detect
+from streamkws.kernels.path import (
+    NO_FLOATS,
+    NO_PCM,
+    STREAM_ARRAYS,
+    TOGETHER_ARRAYS,
+    StreamArrays,
+    TogetherArrays,
+    detect,
+    detect_together,
+)
 from streamkws.kernels.products import products_of, write_product
 from streamkws.kernels.smoother import (
     ARMED,
@@ -73,6 +82,7 @@ __all__ = [
     "SIGMOID",
     "SOFTMAX",
     "STREAM_ARRAYS",
+    "TOGETHER_ARRAYS",
     "WEIGHT_OFFSET",
     "ByAddress",
     "FrontEndState",
@@ -83,9 +93,12 @@ __all__ = [
     "SmootherState",
     "SmootherTables",
     "StreamArrays",
+    "TogetherArrays",
     "add_matvec_f32",
+    "addresses",
     "constant_arrays",
     "detect",
+    "detect_together",
     "flush_smoother",
     "load_at",
     "log_energies",
