@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_teacher import write_teacher
 
 from streamkws import ConfigError, cli, load_model
 from streamkws.audio import encode_flac
@@ -67,6 +68,8 @@ def voices(tmp_path, monkeypatch):
     one = Voices()
     monkeypatch.setattr(speakers, "answers", one)
     (tmp_path / "runs" / "dictionary").mkdir(parents=True)
+    (tmp_path / "runs" / "teacher").mkdir()
+    write_teacher(tmp_path / "runs" / "teacher")
     (tmp_path / "runs" / "dictionary" / fetch.DICTIONARY).write_text(LINES, encoding="utf-8")
     monkeypatch.setattr(scripts, "FULL", LITTLE)
     monkeypatch.setattr(surroundings, "N_ROOMS", 2)
@@ -85,7 +88,7 @@ def test_a_phrase_becomes_models_and_goes_on_where_it_stopped(voices, capfd):
     out, told = capfd.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["bits"] for line in lines] == ["f32", "w8a8", "w4a8"]
-    assert "hey robot: /hˈeɪ ɹˈoʊbɑːt/" in told and "210 MB" in told
+    assert "hey robot: /hˈeɪ ɹˈoʊbɑːt/" in told and "245 MB" in told
     figures = lines[-1]["keywords"]["hey robot"]
     assert figures["recordings"] == 2 * 3 and 0.4 <= figures["threshold"] <= 1 and figures["own_takes"] is None
     assert lines[-1]["hours"] > 0.5  # the pack's

@@ -12,11 +12,13 @@ from streamkws.model_file import model_path
 from streamkws.new.own import OWN_NEGATIVES
 from streamkws.new.scripts import Amounts
 from streamkws.training.recipe import Recipe
-from streamkws.training.recipe_file import entries_text, read_entries, to_recipe
+from streamkws.training.recipe_file import RUNS, entries_text, read_entries, to_recipe
 
 TEMPLATE = Path(__file__).with_name("recipe.toml")
 BACKBONE = "backbone.f32"
 PACK_SUFFIX = ".pack"
+TEACHER = RUNS / "teacher"
+"""Where the speech embedding is kept that the training also learns from."""
 VALIDATIONS, PATIENCE = 8, 3
 """How often a training is judged on the way, and after how many times without a gain it ends."""
 ADAPTING = {"learning_rate": 5e-4, "learning_rate_end": 2e-5, "warmup_steps": 50}
@@ -43,7 +45,7 @@ def recipe_of(
     model, data, training = entries["model"], entries["data"], entries["training"]
     model["keywords"] = list(phrases)
     data |= {"corpus": (folder / "corpus").as_posix(), "synthetic": (folder / "voices").as_posix()}
-    data["pack"] = pack_path().as_posix()
+    data |= {"pack": pack_path().as_posix(), "teacher": TEACHER.as_posix()}
     steps = amounts.steps
     if start is not None:
         steps = round(steps * ADAPTING_SHARE)
