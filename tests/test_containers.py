@@ -33,7 +33,9 @@ def encode(path, samples, form, codec, rate):
         pytest.skip(f"this FFmpeg has no {codec}")
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.layout, stream.bit_rate = "mono", 64_000 if codec == "wmav2" else None
+        stream.layout = "mono"
+        if codec == "wmav2":
+            stream.bit_rate = 64_000
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
         frame.rate = RATE
         to_codec = av.AudioResampler(stream.format, stream.layout, rate, frame_size=stream.codec_context.frame_size)
