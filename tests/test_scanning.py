@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ SMALL = Sizes(unit_bytes=200_000, unit_recordings=3, part_units=2, shortest_s=2.
 
 @pytest.fixture(scope="module")
 def client():
-    with scanning.local_client(2) as client:
+    import dask
+
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), scanning.local_client(2) as client:
         yield client
 
 
@@ -320,4 +323,5 @@ def test_parts_are_named_by_what_is_in_them():
 def test_sizes_follow_the_work():
     assert Sizes().for_work(100 << 40, 100) == Sizes()
     few = Sizes().for_work(160 << 20, 2)
-    assert few.unit_bytes == 10 << 20 and few.part_units == Sizes().part_units
+    assert few == replace(Sizes(), unit_bytes=5 << 20, part_units=1)
+    assert Sizes().for_work(100, 64) == replace(Sizes(), unit_bytes=2 << 20, part_units=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from streamkws.audio import SAMPLE_RATE, AudioFile
 from streamkws.errors import AudioError
@@ -27,12 +27,15 @@ class Sizes:
     shortest_s: float = 300.0
 
     def for_work(self, n_bytes: int, n_cores: int) -> Sizes:
-        """Sizes for so much work on so many cores: each gets several units, so that none waits long at the end."""
-        even = max(UNIT_LEAST_BYTES, n_bytes // (UNITS_PER_CORE * n_cores))
-        return Sizes(min(self.unit_bytes, even), self.unit_recordings, self.part_units, self.shortest_s)
+        """Sizes for so much work on so many cores: each gets many units, so that none waits long at the end, and there
+        are many parts, so that little is done twice when a scan ends early."""
+        even = max(LEAST_BYTES, n_bytes // (UNITS_PER_CORE * n_cores))
+        unit_bytes = min(self.unit_bytes, even)
+        part_units = max(1, min(self.part_units, n_bytes // unit_bytes // FEW_PARTS))
+        return replace(self, unit_bytes=unit_bytes, part_units=part_units)
 
 
-UNIT_LEAST_BYTES, UNITS_PER_CORE = 2 << 20, 8
+LEAST_BYTES, UNITS_PER_CORE, FEW_PARTS = 2 << 20, 16, 32
 
 
 @dataclass

@@ -127,7 +127,8 @@ class Work:
                 begun, piece = self._suspects.pop()
                 begun.n_out -= 1
                 self._send(begun, [piece])
-                self._take(is_alone=True)
+                while self._units:
+                    self._take(is_alone=True)
         finally:
             units, self._units = self._units, {}
             if units and self._client.status == "running":
