@@ -18,9 +18,9 @@ from time import perf_counter
 
 import numpy as np
 
-from streamkws.audio import SAMPLE_RATE, AudioFile, Samples
+from streamkws.audio import BLOCK_SAMPLES, SAMPLE_RATE, AudioFile, Samples
 from streamkws.detector import Detector
-from streamkws.errors import AudioError
+from streamkws.errors import AudioError, MissingExtraError
 from streamkws.model import Model
 from streamkws.scanning.entries import SETTLING_SAMPLES, entry_before
 from streamkws.scanning.listing import Recording, is_address, one_line, open_bytes
@@ -112,6 +112,8 @@ def hear(detector: Detector, piece: Piece) -> Heard:
                 _hear(detector, path, piece, heard)
             except AudioError as error:
                 heard.error = str(error).removeprefix(f"{path}: ")
+    except MissingExtraError:
+        raise  # no recording can be heard
     except Exception as error:  # fetching it failed, and each file system has its own kind of exception
         heard.error = one_line(error)
     return heard
@@ -127,7 +129,8 @@ def _hear(detector: Detector, path: str, piece: Piece, heard: Heard) -> None:
                 audio.first_frame = begin_frame
                 _push(detector, _timed(audio, heard), piece, heard)
                 return
-            frame, sample = entry_before(audio, piece.first - times * detector.memory_samples)
+            ahead = times * detector.memory_samples + SETTLING_SAMPLES + BLOCK_SAMPLES
+            frame, sample = entry_before(audio, piece.first - ahead)
             audio.first_frame = begin_frame + frame
             blocks = _timed(audio, heard)
             rest = _join(detector, audio, blocks, sample, piece.first, heard)

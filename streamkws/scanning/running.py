@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,6 +22,9 @@ Hear: TypeAlias = "Callable[[Model, Listening, Sequence[Piece]], list[Heard]]"
 
 UNITS_PER_CORE = 3
 """Units that are out at a time, for each core: one that is heard, and some that wait for it."""
+
+TALKATIVE = ("distributed", "tornado", "asyncio")
+"""Loggers of Dask's and of what it uses."""
 
 LOST = "the cluster was lost; the same command goes on where this one stopped"
 CONNECT_S = 30.0
@@ -104,7 +108,7 @@ class Work:
         self._suspects: list[tuple[_Begun, Piece]] = []
         self._done = _distributed().as_completed(loop=client.loop)
         self._model = client.submit(_same, model, pure=False)  # of a task, so that it is made again where it is lost
-        error = self._model.exception()
+        error, _ = _outcome(self._model)
         if error is not None:
             raise ClusterError(f"the workers cannot run streamkws: {one_line(error)}")
 
@@ -141,6 +145,8 @@ class Work:
             raise ClusterError(LOST) from None
 
     def _send(self, begun: _Begun, pieces: Sequence[Piece]) -> None:
+        if self._client.status != "running":
+            raise ClusterError(LOST)
         future = self._client.submit(self._hear, self._model, self._listening, pieces, pure=False)
         self._units[future] = begun, pieces
         begun.n_out += 1
@@ -151,13 +157,11 @@ class Work:
         future = next(self._done)
         begun, pieces = self._units.pop(future)
         begun.n_out -= 1
-        if future.status in ("cancelled", "lost"):
-            raise ClusterError(LOST)
-        error = future.exception()
+        error, came = _outcome(future)
         if isinstance(error, MissingExtraError):
             raise error
         if error is None:
-            for piece, heard in zip(pieces, future.result(), strict=True):
+            for piece, heard in zip(pieces, came, strict=True):
                 self._keep(begun, piece, heard)
         elif len(pieces) > 1:  # one of them ends its worker, or fails otherwise
             for piece in pieces:
@@ -190,6 +194,19 @@ class Work:
             self._send(begun, [Piece(recording)])
 
 
+def _outcome(future: Future) -> tuple[BaseException | None, Any]:
+    """The exception of a task, or what it returned; waits for it. Raises ClusterError where the cluster is lost."""
+    try:
+        error = future.exception()
+        if error is None:
+            return None, future.result()
+    except CancelledError as cancelled:
+        error = cancelled
+    if isinstance(error, CancelledError):
+        raise ClusterError(LOST)
+    return error, None
+
+
 def _same(model: Model) -> Model:
     return model
 
@@ -202,15 +219,15 @@ def _is_killed(error: BaseException) -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what Dask says of its workers to itself: what failed is in the output."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in TALKATIVE]
+    loggers = [logger for logger in map(logging.getLogger, names) if not logger.disabled]
+    for logger in loggers:  # each has a level of its own
+        logger.disabled = True
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger in loggers:
+            logger.disabled = False
 
 
 def _distributed() -> Any:
