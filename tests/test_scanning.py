@@ -16,10 +16,12 @@ from tones import RATE, hits, tones, tones_model
 
 import streamkws as kws
 from streamkws import scanning
+from streamkws.cli.scan import _show_event
 from streamkws.scanning.dataset import Dataset
 from streamkws.scanning.hearing import Heard, Listening, hear_pieces
 from streamkws.scanning.listing import Recording, recordings
 from streamkws.scanning.planning import Sizes, parts
+from streamkws.scanning.progress import Progress
 from streamkws.scanning.running import Work
 from streamkws.smoother import Detection
 
@@ -323,3 +325,21 @@ def test_sizes_follow_the_work():
     few = Sizes().for_work(160 << 20, 2)
     assert few == replace(Sizes(), unit_bytes=5 << 20, part_units=1)
     assert Sizes().for_work(100, 64) == replace(Sizes(), unit_bytes=2 << 20, part_units=1)
+
+
+def test_progress_on_a_screen():
+    class Screen:
+        def show(self, *what):
+            self.shown = what
+
+    screen, progress = Screen(), Progress()
+    for _ in range(4):
+        progress.expect(100)
+    assert progress.left_s is None
+    progress.count(heard("low tone"), 100, True)
+    progress.count(heard(error="gone"), 100, True)
+    progress.started -= 10
+    assert progress.left_s == pytest.approx(10, abs=1)
+    _show_event(screen, {"event": "error", "path": "a", "error": "gone"})
+    _show_event(screen, progress.event())
+    assert screen.shown == ("2 of 4 recordings, 0.0 h, 1 times real time, 1 hits, 1 errors", 0.5, 1.0)
