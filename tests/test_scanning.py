@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from streamkws.scanning.hearing import Heard, Listening, hear_pieces
 from streamkws.scanning.listing import Recording, recordings
 from streamkws.scanning.planning import Sizes, parts
 from streamkws.scanning.progress import Progress
-from streamkws.scanning.running import Work
+from streamkws.scanning.running import Work, _outcome
 from streamkws.smoother import Detection
 
 distributed = pytest.importorskip("distributed")
@@ -211,6 +212,13 @@ def test_a_cluster_that_does_not_answer_is_one_line(tmp_path, archive, monkeypat
     monkeypatch.setattr("streamkws.scanning.running.CONNECT_S", 0.5)
     with pytest.raises(kws.ClusterError, match=r"^tcp://127\.0\.0\.1:1: no scheduler of Dask's answers \("):
         kws.scan(archive, tones_model(), out=tmp_path / "out", client="tcp://127.0.0.1:1")
+
+
+def test_a_cluster_that_is_lost_is_one_line(client):
+    future = client.submit(time.sleep, 0.5, pure=False)
+    future.cancel()
+    with pytest.raises(kws.ClusterError, match=r"^the cluster was lost; the same command goes on where"):
+        _outcome(future)
 
 
 def test_the_command(archive, client, tmp_path, model_path, run, small):
