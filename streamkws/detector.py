@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamkws import kernels
-from streamkws.audio import Samples, valid_samples
+from streamkws.audio import Samples, as_float, valid_samples
 from streamkws.errors import AudioError, ConfigError
 from streamkws.frontend import FrontEnd
 from streamkws.model import Model
@@ -306,6 +306,52 @@ class Detector:
                 f"got {start:.2f} to {end:.2f} (history_s says how much is kept)"
             )
         return self._history[np.arange(first, stop) % max(self._history.size, 1)]
+
+    def join(self, before: npt.ArrayLike, n_heard: int) -> bool:
+        """Go on in the middle of a stream, with the clock at n_heard samples. Returns whether that is provably exact.
+
+        before: (n,) int16 or float32, the stream's samples up to there; it begins with one of the stream's network
+            steps: n_heard - n is a multiple of model.config.step_samples.
+        It is exact where what is pushed next gives the detections of a detector that heard the whole stream: where
+        before is so long that front end, network and average know nothing older, and then each keyword's average stays
+        below its threshold until nothing can still rise, or wait for its refractory period to be over. Quiet audio of
+        memory_samples is long enough.
+        Raises AudioError as push does, ConfigError for a detector of several models.
+        """
+        samples, config = as_float(valid_samples(before)), self.model.config
+        stages, smoother = self.stages[0], self.stages[0].smoother
+        n_before = n_heard - samples.size
+        if n_before < 0 or n_before % config.step_samples:
+            raise AudioError(f"expected samples from a multiple of {config.step_samples} on, got {n_before}")
+        self.reset()
+        smoother.state.n_steps[0] = n_before // config.step_samples
+        smoothed = smoother.smooth(stages.network_state.push(stages.front_end.push(samples)))
+        self._n_heard[0] = n_heard
+        if n_before == 0:
+            return True
+        low = smoothed[self._n_blurred :] < np.minimum(smoother.tables.thresholds, smoother.tables.nears)
+        if len(low) < self._n_quiet:
+            return False
+        stretches = np.lib.stride_tricks.sliding_window_view(low, self._n_quiet, axis=0)  # (n, K, n_quiet)
+        return bool(stretches.all(axis=-1).any(axis=0).all())
+
+    @property
+    def _n_blurred(self) -> int:
+        """Network steps after which a stream that is joined has the smoothed posteriors of the whole."""
+        config = self.model.config
+        n_frames = config.memory_frames + -(-config.frontend.window_samples // config.frontend.hop_samples)
+        return -(-n_frames // config.frame_stride) + config.smoother.smoothing_steps
+
+    @property
+    def _n_quiet(self) -> int:
+        """Network steps below its threshold after which a keyword is neither rising nor waiting."""
+        return max(self.model.config.smoother.refractory_steps, self.model.config.smoother.patience_steps + 1) + 1
+
+    @property
+    def memory_samples(self) -> int:
+        """Samples of audio, quiet at the end, after which nothing that came before makes a difference."""
+        config = self.model.config
+        return (self._n_blurred + self._n_quiet) * config.step_samples + config.frontend.window_samples
 
     def reset(self) -> None:
         """Return to the state of a new Detector; the thresholds stay."""

@@ -15,6 +15,7 @@ import pytest
 from tones import SLOW_START, hits, messages, pcm, tones
 
 from streamkws import cli
+from streamkws.audio import ALL_SUFFIXES
 from streamkws.model import Model
 
 
@@ -133,7 +134,7 @@ class TestDetect:
         assert out.startswith(good) and out.count("\n") == 1
         lines = err.splitlines()
         assert lines[0] == (
-            f"streamkws: {bare}: expected audio files in this folder (.flac .mp3 .oga .ogg .opus .wav), found none"
+            f"streamkws: {bare}: expected audio files in this folder ({' '.join(ALL_SUFFIXES)}), found none"
         )
         assert len(lines) == 4
         for line, path in zip(lines[1:], bad, strict=True):

@@ -23,6 +23,9 @@ from conftest import random_model
 
 import streamkws as kws
 from streamkws import cli
+from streamkws.scanning.dataset import Dataset
+from streamkws.scanning.hearing import Piece, hear
+from streamkws.scanning.listing import Recording
 from streamkws.server import ServerConfig
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import load_recipe
@@ -48,6 +51,7 @@ NOT_RUN = {
     r"python3 -m venv \.venv-satellite && \.venv-satellite/bin/pip install wyoming-satellite": CI,
     r"apt install libportaudio2": "needs root",
     r"systemctl enable --now streamkws": "needs root and systemd",
+    r"dask (scheduler|worker tcp://host:8786 --nworkers auto --nthreads 1)": "would wait for others",
     r"curl http://127\.0\.0\.1:9400/(metrics|health)": "asks a server that runs; tests/test_server_metrics.py does",
     r"pulseaudio -n .*": PLAYER,
     r"paplay streamkws/demo\.flac": PLAYER,
@@ -61,6 +65,7 @@ PARSED = {
     "new": "downloads as much, and takes half an hour",
     "mine": "takes a quarter of an hour",
     "fetch-teacher": "downloads",
+    "scan": "starts a cluster; tests/test_scanning.py runs it, and so do the page's blocks of Python",
 }
 """Commands of streamkws that are not run, only their arguments are parsed, and why."""
 SHORTENED = {"bench": ["--seconds", "0.2"]}
@@ -178,19 +183,29 @@ def test_python_runs(block, reader, monkeypatch, capsys):
     if "Server" in text:  # which serves until it is told to end
         monkeypatch.setattr("streamkws.server.Server.serve", lambda server: server.stop())
         text = text.replace("10400", "0")
+    if "hits.parquet/" in text:
+        write_hits(reader / "hits.parquet")
     monkeypatch.setattr(kws, "Microphone", FakeMicrophone)
-    exec(compile("\n" * (block.line - 1) + text, str(block.page), "exec"), {"__name__": "example"})
+    exec(compile("\n" * (block.line - 1) + text, str(block.page), "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     if "kitchen.flac" in text or "Microphone" in text:
         for keyword in kws.load_model("wakewords").keywords:
             assert keyword in printed, f"{block} does not print {keyword}"
 
 
+def write_hits(folder):
+    """Write what a scan of the demo would."""
+    model = kws.load_model("wakewords")
+    heard = hear(kws.Detector(model), Piece(Recording("demo", str(DEMO))))
+    with Dataset(folder, model, model.thresholds) as dataset:
+        dataset.commit("part", [Recording("demo", str(DEMO))], [heard])
+
+
 def test_there_are_examples_of_every_way_to_embed():
     text = "".join(block.text for block in of("python"))
     for name in (
         "kws.detect(", "detector.hear(", "detector.audio(", "kws.listen(", "async for", "detector.push(",
-        "detector.lost(", "BatchDetector(", "kws.posteriors(", "copy.deepcopy(", "Server(",
+        "kws.scan(", "detector.lost(", "BatchDetector(", "kws.posteriors(", "copy.deepcopy(", "Server(",
     ):  # fmt: skip
         assert name in text, name
 

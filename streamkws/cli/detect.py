@@ -75,7 +75,7 @@ def _detect(arguments: argparse.Namespace) -> int:
 
 def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the files to search, with folders replaced by their audio files, and messages about unusable folders."""
-    from streamkws.audio import AUDIO_SUFFIXES, audio_files
+    from streamkws.audio import ALL_SUFFIXES, audio_files
 
     paths: list[str] = []
     complaints: list[str] = []
@@ -84,9 +84,11 @@ def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
             paths.append(name)
             continue
         unreadable: list[OSError] = []
-        found = [os.path.join(name, path.relative_to(name)) for path in audio_files(name, unreadable.append)]
+        found = [
+            os.path.join(name, path.relative_to(name)) for path in audio_files(name, unreadable.append, ALL_SUFFIXES)
+        ]
         complaints += [f"{error.filename}: {error.strerror}" for error in unreadable]
         if not found and not unreadable:
-            complaints.append(f"{name}: expected audio files in this folder ({' '.join(AUDIO_SUFFIXES)}), found none")
+            complaints.append(f"{name}: expected audio files in this folder ({' '.join(ALL_SUFFIXES)}), found none")
         paths += sorted(found)
     return paths, complaints
