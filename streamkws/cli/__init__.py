@@ -93,7 +93,22 @@ def parser() -> Parser:
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = Commands(whole)
-    everything = (demo, detect, live, new, review, record, models, training, voices, calibrate, plot, bench, scan, serve)
+    everything = (
+        demo,
+        detect,
+        live,
+        new,
+        review,
+        record,
+        models,
+        training,
+        voices,
+        calibrate,
+        plot,
+        bench,
+        scan,
+        serve,
+    )
     for module in everything:
         module.add_to(commands)
     return whole

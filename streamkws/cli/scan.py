@@ -6,7 +6,14 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, load_model, thresholds
+from streamkws.cli.arguments import (
+    Commands,
+    add_json_option,
+    add_listening_options,
+    add_model_option,
+    load_models,
+    thresholds,
+)
 from streamkws.cli.output import STARTING, Bar, explain_if_slow, json_line, print_error, table
 from streamkws.errors import ConfigError
 
@@ -37,7 +44,8 @@ def add_to(commands: Commands) -> None:
     scan.add_argument("--retry-failed", action="store_true", help="also hear again the recordings that failed before")
     scan.add_argument("--workers", type=int, metavar="N", help="processes on this machine (default: one a core)")
     scan.add_argument("--scheduler", metavar="ADDRESS", help="use a cluster of Dask's that runs already, instead")
-    add_model_options(scan)
+    add_model_option(scan)
+    add_listening_options(scan)
     add_json_option(scan)
 
 
@@ -49,13 +57,13 @@ def _scan(arguments: argparse.Namespace) -> int:
     with explain_if_slow(STARTING):
         import streamkws
 
-        model = load_model(arguments.model)
+        models = load_models(arguments.model)
     with Bar() as bar:
         summary = streamkws.scan(
             arguments.sources,
-            model,
+            models.models[0],
             out=arguments.out,
-            thresholds=thresholds(arguments, model),
+            thresholds=thresholds(arguments, models),
             keywords=arguments.keyword,
             client=arguments.scheduler,
             workers=arguments.workers,
