@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from streamkws.audio import read_audio
 from streamkws.corpus import NegativeFile, read_corpus, read_recordings, read_segments
@@ -90,11 +89,7 @@ def judge(
 
 def _with_pack(scored: ScoredCorpus, models: Sequence[Model], pack: Pack) -> ScoredCorpus:
     """What was scored, with the stretches for judging of a pack among the negatives, a file for each of its sets."""
-    by_set: dict[str, list[npt.NDArray[np.float16]]] = defaultdict(list)
-    for one in pack.stretches:
-        if one.judges:
-            by_set[one.set_name].append(one.features)
-    streams = {name: np.concatenate(several).astype(np.float32) for name, several in by_set.items()}
+    streams = {one.set_name: one.features.astype(np.float32) for one in pack.judging()}
     files = tuple(NegativeFile(Path(name), f"pack/{name}", name) for name in streams)
     samples = tuple(len(one) * pack.frontend.hop_samples for one in streams.values())
     scores = []

@@ -19,7 +19,7 @@ BACKBONE = "backbone.f32"
 PACK_SUFFIX = ".pack"
 TEACHER = RUNS / "teacher"
 """Where the speech embedding is kept that the training also learns from."""
-VALIDATIONS, PATIENCE = 8, 3
+VALIDATIONS, PATIENCE = 9, 4
 """How often a training is judged on the way, and after how many times without a gain it ends."""
 ADAPTING = {"learning_rate": 5e-4, "learning_rate_end": 2e-5, "warmup_steps": 50}
 ADAPTING_SHARE = 0.25

@@ -51,6 +51,14 @@ class Pack:
     frontend: FrontEndConfig
     sources: dict[str, str]
 
+    def judging(self) -> list[Stretch]:
+        """What is kept for judging: the stretches of each set as one."""
+        by_set: dict[str, list[npt.NDArray[np.float16]]] = {}
+        for one in self.stretches:
+            if one.judges:
+                by_set.setdefault(one.set_name, []).append(one.features)
+        return [Stretch(np.concatenate(several), name, True) for name, several in by_set.items()]
+
     def hours(self, judges: bool) -> float:
         """Hours of what is kept for judging, or of the rest."""
         frames = sum(len(one.features) for one in self.stretches if one.judges == judges)

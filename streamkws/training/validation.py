@@ -12,6 +12,7 @@ from streamkws.corpus import SEGMENTS, read_segments
 from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
 from streamkws.training.network import KeywordNetwork
+from streamkws.training.pack import read_pack
 from streamkws.training.recipe import Recipe
 from streamkws.training.recordings import read_wakewords, require_speech
 
@@ -42,6 +43,10 @@ class Validation:
         files = [file for place in places for file in read_segments(place.parent).files]
         self.negatives = [features(file) for file in files]
         self.hours = sum(file.size for file in files) / config.frontend.sample_rate / 3600
+        if recipe.data.pack:
+            pack = read_pack(recipe.data.pack)
+            self.negatives += [torch.from_numpy(one.features.astype(np.float32)) for one in pack.judging()]
+            self.hours += pack.hours(judges=True)
 
     def _posteriors(self, network: KeywordNetwork, features: torch.Tensor) -> torch.Tensor:
         """(T, F) to (K, S) smoothed posteriors."""
