@@ -73,6 +73,7 @@ def voices(tmp_path, monkeypatch):
     (tmp_path / "runs" / "dictionary" / fetch.DICTIONARY).write_text(LINES, encoding="utf-8")
     monkeypatch.setattr(scripts, "FULL", LITTLE)
     monkeypatch.setattr(surroundings, "N_ROOMS", 2)
+    monkeypatch.setattr(new_training, "VALIDATIONS", 2)
     entries = new_training.read_entries(new_training.TEMPLATE)
     entries["training"] |= {"batch": 8, "pool": 32, "warmup_steps": 2, "reuse": 2}
     entries["export"] |= {"rounding_examples": 16}
@@ -84,11 +85,12 @@ def test_a_phrase_becomes_models_and_goes_on_where_it_stopped(voices, capfd):
     voices.most = 4
     assert cli.main(["new", "hey robot"]) == 130
     voices.most = 10_000
-    assert cli.main(["new", "Hey  Robot", "--json"]) == 0
+    assert cli.main(["new", "Hey  Robot", "--json", "--plot", "det.svg"]) == 0
     out, told = capfd.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["bits"] for line in lines] == ["f32", "w8a8", "w4a8"]
     assert "hey robot: /hˈeɪ ɹˈoʊbɑːt/" in told and "245 MB" in told
+    assert Path("det.svg").read_text(encoding="utf-8").startswith("<?xml")
     figures = lines[-1]["keywords"]["hey robot"]
     assert figures["recordings"] == 2 * 3 and 0.4 <= figures["threshold"] <= 1 and figures["own_takes"] is None
     assert lines[-1]["hours"] > 0.5  # the pack's
