@@ -19,8 +19,9 @@ BACKBONE = "backbone.f32"
 PACK_SUFFIX = ".pack"
 TEACHER = RUNS / "teacher"
 """Where the speech embedding is kept that the training also learns from."""
-VALIDATIONS, PATIENCE = 9, 4
-"""How often a training is judged on the way, and after how many times without a gain it ends."""
+VALIDATIONS = 9
+"""How often a training is judged on the way. It does not end by that: kept-out voices are learned long before people are
+heard (bench/research/experiments.md)."""
 ADAPTING = {"learning_rate": 5e-4, "learning_rate_end": 2e-5, "warmup_steps": 50}
 ADAPTING_SHARE = 0.25
 """Steps of the second step, as a share of the first."""
@@ -54,7 +55,7 @@ def recipe_of(
             data["negatives"][(folder / "corpus" / "own" / OWN_NEGATIVES).as_posix()] = OWN_SHARE
         if (folder / "corpus" / "own" / KEYWORD_SET).is_dir():
             data["also_keywords"] = ["own"]
-    training |= {"steps": steps, "validate_steps": max(1, steps // VALIDATIONS), "patience": PATIENCE}
+    training |= {"steps": steps, "validate_steps": max(1, steps // VALIDATIONS)}
     entries["name"] = name
     return to_recipe(entries, TEMPLATE), entries_text(entries, source)
 

@@ -216,10 +216,9 @@ class Training:
         self.recipe, self.settings = recipe, recipe.training
         self.pool, self.producer, self.report = pool, producer, report
         resumed = inputs.resumed
-        step, elapsed_s, self.best, self.best_step = 0, 0.0, math.inf, 0
+        step, elapsed_s, self.best = 0, 0.0, math.inf
         if resumed:
             step, elapsed_s, self.best = resumed["step"], resumed["elapsed_s"], resumed["best"]
-            self.best_step = resumed.get("best_step", 0)
             report.say(f"continuing from step {step}")
         config = recipe.model.to_model_config(recipe.export.provenance, recipe.quantization)
         self.validation = None
@@ -271,7 +270,6 @@ class Training:
             "step": self.clock.step,
             "elapsed_s": self.clock.elapsed_s(),
             "best": self.best,
-            "best_step": self.best_step,
             "model_config": config_to_text(self.config),
             "n_auxiliary": self.n_auxiliary,
             "quantization": asdict(quantization) if quantization else None,
@@ -288,7 +286,7 @@ class Training:
         clock, settings = self.clock, self.settings
         log, saved = StepLog(clock.step), time.monotonic()
         self._follow_schedule()
-        while clock.completed() < 1 and not self.gains_no_more():
+        while clock.completed() < 1:
             began = time.monotonic()
             self._fill_pool(clock.step)
             log.waited_s += time.monotonic() - began
@@ -302,11 +300,6 @@ class Training:
             if time.monotonic() - saved > settings.checkpoint_minutes * 60:
                 self.save(folder / CHECKPOINT)
                 saved = time.monotonic()
-
-    def gains_no_more(self) -> bool:
-        """Whether the last validations, as many as training.patience, were no better than one before."""
-        patience = self.settings.patience * self.settings.validate_steps
-        return patience > 0 and self.clock.step - self.best_step >= patience
 
     def _fill_pool(self, step: int) -> None:
         while self.pool.n_made < self.pool.needed(step):
@@ -342,5 +335,5 @@ class Training:
         figures = self.validation.measure(self.average.network)
         self.report.log({"step": clock.step, "minutes": round(clock.elapsed_s() / 60, 2), **figures}, completed)
         if self.schedule.final and figures["miss at 0 FA"] <= self.best:
-            self.best, self.best_step = figures["miss at 0 FA"], clock.step
+            self.best = figures["miss at 0 FA"]
             self.save(folder / BEST)
