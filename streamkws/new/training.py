@@ -20,8 +20,8 @@ PACK_SUFFIX = ".pack"
 TEACHER = RUNS / "teacher"
 """Where the speech embedding is kept that the training also learns from."""
 VALIDATIONS = 9
-"""How often a training is judged on the way. It does not end by that: kept-out voices are learned long before people are
-heard (bench/research/experiments.md)."""
+"""How often a training is judged on the way. It does not end by that: made voices are learned long before people
+are heard (bench/research/experiments.md)."""
 ADAPTING = {"learning_rate": 5e-4, "learning_rate_end": 2e-5, "warmup_steps": 50}
 ADAPTING_SHARE = 0.25
 """Steps of the second step, as a share of the first."""
