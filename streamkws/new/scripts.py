@@ -45,8 +45,8 @@ class Amounts:
         return (self.speakers + self.kept_out) * (0.9 * words + 2.0 * self.sentences)
 
 
-FULL = Amounts(speakers=80, kept_out=20, near=6, sentences=2, pieces=40, steps=9000)
-QUICK = Amounts(speakers=30, kept_out=10, near=6, sentences=1, pieces=15, steps=2000)
+FULL = Amounts(speakers=80, kept_out=20, near=6, sentences=2, pieces=40, steps=3000)
+QUICK = Amounts(speakers=30, kept_out=10, near=6, sentences=1, pieces=15, steps=1500)
 
 
 def scripts(
