@@ -1,13 +1,18 @@
-"""Which instructions the CPU has for multiplying codes."""
+"""Who provides the kernels on this machine, and which instructions they multiply codes with."""
 
 from __future__ import annotations
 
-from numba.core import config
-from numba.core.codegen import get_host_cpu_features
+from streamkws.native.library import find_library
+
+LIBRARY = find_library()
+"""The library of kernels compiled ahead of time that this process runs, or None: numba compiles them."""
 
 
-def _instructions() -> str:
+def _numba_instructions() -> str:
     """The fastest way to multiply codes on the CPU that numba compiles for, which need not be the host."""
+    from numba.core import config
+    from numba.core.codegen import get_host_cpu_features
+
     if config.DISABLE_JIT:
         return "portable"
     features = config.CPU_FEATURES
@@ -23,5 +28,17 @@ def _instructions() -> str:
     return "udot" if "+dotprod" in names else "neon" if "+neon" in names else "portable"
 
 
-INSTRUCTIONS = _instructions()
+def _is_compiled() -> bool:
+    """Whether kernels are machine code, and not plain Python."""
+    if LIBRARY is not None:
+        return True
+    from numba.core import config
+
+    return not config.DISABLE_JIT
+
+
+INSTRUCTIONS = _numba_instructions() if LIBRARY is None else LIBRARY.instructions
 """What the integer products are made of: vnni512, vnni256, avx2 (x86), udot, neon (ARM) or portable. All are exact."""
+
+COMPILED = _is_compiled()
+"""Whether kernels are machine code, and so find their arrays by an address; otherwise they run as plain Python."""

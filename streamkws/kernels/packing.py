@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamkws.kernels.compiling import U8
 from streamkws.kernels.cpu import INSTRUCTIONS
+from streamkws.kernels.layout import U8
 
 ROW_CODES = 8
 """The codes of an input vector and of a weight row are padded with zeros to a multiple of this."""
