@@ -98,6 +98,12 @@ class Detector:
         self._address = native.address
         return native
 
+    @property
+    def arrays(self) -> kernels.StreamArrays:
+        """What the compiled path touches, as it is now: for those who run that path elsewhere."""
+        arrays: kernels.StreamArrays = self._native.parts
+        return arrays
+
     def __getstate__(self) -> dict[str, Any]:
         native = ("_native", "_address", "_events")
         return {name: value for name, value in self.__dict__.items() if name not in native}

@@ -24,6 +24,7 @@ SECTIONS = (
     "writers",
     "caches",
     "latency",
+    "library",
     "kernels",
     "cold-start",
     "throughput",

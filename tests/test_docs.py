@@ -46,6 +46,8 @@ NOT_RUN = {
     r"python3 -m venv \.venv && \. \.venv/bin/activate": "makes an environment",
     r"python3 -m venv \.venv-satellite && \.venv-satellite/bin/pip install wyoming-satellite": CI,
     r"apt install libportaudio2": "needs root",
+    r"python wheels/make\.py dist/( --target x86_64-macos)?": "takes minutes",
+    r"python -m streamkws\.native\.build library/": "takes a minute; tests/test_native.py builds one",
     r"systemctl enable --now streamkws": "needs root and systemd",
     r"curl http://127\.0\.0\.1:9400/(metrics|health)": "asks a server that runs; tests/test_server_metrics.py does",
     r"pulseaudio -n .*": PLAYER,
@@ -59,6 +61,7 @@ PARSED = {
     "voices": "downloads half a gigabyte",
     "mine": "takes a quarter of an hour",
     "fetch-teacher": "downloads",
+    "export": "needs a library of compiled kernels, which a checkout lacks; tests/test_c_export.py has one",
 }
 """Commands of streamkws that are not run, only their arguments are parsed, and why."""
 SHORTENED = {"bench": ["--seconds", "0.2"]}

@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import KEYWORDS, ROOT, random_model, run_python, speechlike
+from conftest import DEMO, KEYWORDS, random_model, run_python, speechlike
 
 from streamkws import Detector, kernels, load_model
 from streamkws.kernels import codes, front_end, network, packing, path, smoother
@@ -18,7 +18,6 @@ from streamkws.native import build
 from streamkws.native.calls import library_calls
 from streamkws.native.library import DESCRIPTION, FOLDER, OTHERWISE, find_library, load_library
 
-DEMO = ROOT / "streamkws" / "demo.flac"
 DETECT = (
     "import sys, streamkws as kws;"
     "print([(hit.keyword, hit.score, hit.end) for hit in kws.detect({path!r}, kws.load_model('wakewords'))],"
@@ -26,17 +25,9 @@ DETECT = (
 )
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """A library for this kind of CPU alone."""
-    folder = tmp_path_factory.mktemp("library")
-    try:
-        build.build_library(folder, only=[kernels.INSTRUCTIONS])
-    except build.BuildError as error:
-        if "to link" in str(error):
-            pytest.skip(str(error))
-        raise
-    return folder
+@pytest.fixture
+def folder(native_library):
+    return native_library
 
 
 @pytest.fixture
@@ -213,6 +204,16 @@ def test_commands_load_no_compiler(folder, command):
     environment = {**os.environ, FOLDER: str(folder)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_without_library_and_numba_the_command_says_what_to_install():
+    script = "import sys; sys.modules['numba'] = None; from streamkws import cli; sys.exit(cli.main(['demo']))"
+    environment = {**os.environ, FOLDER: ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        'streamkws: there are no compiled kernels for this machine here: pip install "streamkws[jit]"'
+    )
 
 
 def test_numbas_switches_turn_the_library_off(elsewhere, monkeypatch):

@@ -29,9 +29,10 @@ With numba, which nothing imports where a library serves:
 Shape letters: F mel bands, I inputs, O outputs, K keywords.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from streamkws.kernels.cpu import INSTRUCTIONS, LIBRARY
+from streamkws.errors import MissingExtraError
+from streamkws.kernels.cpu import INSTRUCTIONS, IS_MISSING, LIBRARY
 from streamkws.kernels.layout import (
     ARMED,
     EVENT,
@@ -54,14 +55,33 @@ from streamkws.kernels.layout import (
     StreamArrays,
 )
 from streamkws.kernels.memory import ByAddress, OneStream, constant_arrays, own_arrays
-from streamkws.kernels.packing import GROUP, LANES, ROW_BLOCK, ROW_CODES, WEIGHT_OFFSET, pack_blocks, pack_rows, padded
+from streamkws.kernels.packing import (
+    GROUP,
+    LANES,
+    PACKING,
+    ROW_BLOCK,
+    ROW_CODES,
+    WEIGHT_OFFSET,
+    Packing,
+    pack_blocks,
+    pack_rows,
+    packing_of,
+    padded,
+)
 
-if TYPE_CHECKING or LIBRARY is None:
+if TYPE_CHECKING or (LIBRARY is None and not IS_MISSING):
     from streamkws.kernels.codes import add_matvec_f32, matvec_u8_u4, matvec_u8_u8, quantize_vector
     from streamkws.kernels.front_end import push_samples
     from streamkws.kernels.network import push_frames
     from streamkws.kernels.path import detect
     from streamkws.kernels.smoother import flush_smoother, push_posteriors
+elif IS_MISSING:
+
+    def _missing(*_: Any) -> Any:
+        raise MissingExtraError('there are no compiled kernels for this machine here: pip install "streamkws[jit]"')
+
+    add_matvec_f32 = matvec_u8_u4 = matvec_u8_u8 = quantize_vector = _missing
+    push_samples = push_frames = push_posteriors = flush_smoother = detect = _missing
 else:
     from streamkws.native.calls import library_calls
 
@@ -82,6 +102,7 @@ __all__ = [
     "MEL_BINS",
     "NO_FLOATS",
     "NO_PCM",
+    "PACKING",
     "RELU",
     "RISING",
     "ROW_BLOCK",
@@ -96,6 +117,7 @@ __all__ = [
     "Network",
     "NetworkState",
     "OneStream",
+    "Packing",
     "SmootherState",
     "SmootherTables",
     "StreamArrays",
@@ -108,6 +130,7 @@ __all__ = [
     "own_arrays",
     "pack_blocks",
     "pack_rows",
+    "packing_of",
     "padded",
     "push_frames",
     "push_posteriors",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from streamkws.native.library import find_library
 
 LIBRARY = find_library()
 """The library of kernels compiled ahead of time that this process runs, or None: numba compiles them."""
 
+IS_MISSING = LIBRARY is None and find_spec("numba") is None
+"""Whether there is neither, so that no kernel can run."""
+
 
 def _numba_instructions() -> str:
     """The fastest way to multiply codes on the CPU that numba compiles for, which need not be the host."""
+    if IS_MISSING:
+        return "portable"
     from numba.core import config
     from numba.core.codegen import get_host_cpu_features
 
@@ -30,7 +37,7 @@ def _numba_instructions() -> str:
 
 def _is_compiled() -> bool:
     """Whether kernels are machine code, and not plain Python."""
-    if LIBRARY is not None:
+    if LIBRARY is not None or IS_MISSING:
         return True
     from numba.core import config
 

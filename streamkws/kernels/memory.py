@@ -95,7 +95,7 @@ class ByAddress:
     """
 
     def __init__(self, parts: tuple[Any, ...], kind: Kind) -> None:
-        self._parts = parts
+        self.parts: Any = parts
         if not COMPILED:
             self.address: Any = parts
             return

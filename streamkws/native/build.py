@@ -26,6 +26,9 @@ from pathlib import Path
 from streamkws.native.library import DESCRIPTION, FIELDS, stamp
 from streamkws.native.targets import TARGETS, Target
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this package lies in."""
+
 
 class BuildError(RuntimeError):
     """A library cannot be built here; the text says why, in one line."""
@@ -40,7 +43,7 @@ def this_target() -> str:
     raise BuildError(f"expected a system of {', '.join(TARGETS)}, got {system}")
 
 
-def build_library(folder: Path, name: str | None = None, only: Sequence[str] = ()) -> Path:
+def build_library(folder: str | os.PathLike[str], name: str | None = None, only: Sequence[str] = ()) -> Path:
     """Write a library and its description into a folder, and return the library's path.
 
     name: of TARGETS; None is this system. only: the kinds of CPU that it is for, where not all are wanted.
@@ -54,7 +57,7 @@ def build_library(folder: Path, name: str | None = None, only: Sequence[str] = (
     if unknown:
         raise BuildError(f"expected CPUs of {', '.join(target.kinds)}, got {', '.join(unknown)}")
     kinds = [kind for kind in target.kinds if not only or kind in only]
-    linker = _linker(target)
+    linker, folder = _linker(target), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / target.file
     with tempfile.TemporaryDirectory() as text:
@@ -90,7 +93,8 @@ def _emit(name: str, parts: Sequence[str], folder: Path) -> list[Path]:
 def _emit_one(name: str, part: str, path: Path) -> None:
     kinds = TARGETS[name].kinds
     features = kinds[part].features if part in kinds else ""
-    environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
     _run([sys.executable, "-m", "streamkws.native.emit", name, part, str(path)], environment)
 
 

@@ -21,7 +21,7 @@ from numba.core.registry import cpu_target
 from streamkws.kernels.compiling import KernelCache
 from streamkws.kernels.cpu import INSTRUCTIONS
 from streamkws.native.python_call import INT32, INT64, define_detect, python_places
-from streamkws.native.targets import TARGETS, Target, define_cpu_kinds
+from streamkws.native.targets import TARGETS, X86_64, Target, define_cpu_kinds, define_rounding
 
 
 def machine_of(target: Target, instructions: str) -> llvm.TargetMachine:
@@ -96,7 +96,13 @@ def base_module(target: Target) -> llvm.ModuleRef:
     module.triple = target.triple
     define_cpu_kinds(module, target)
     python_places(module, is_defined=True)
-    return llvm.parse_assembly(str(module))
+    if target.kinds is X86_64:
+        define_rounding(module)
+    whole = llvm.parse_assembly(str(module))
+    for function in whole.functions:
+        if not function.name.startswith("streamkws_"):
+            function.visibility = "hidden"
+    return whole
 
 
 def object_code(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> bytes:

@@ -43,14 +43,28 @@ class Target:
     link_options: tuple[str, ...] = ()
 
 
+# any Linux: such a library needs nothing of a C library but memset and memmove (getauxval on ARM), of any version
+_MANY = "manylinux_2_17_{0}.manylinux2014_{0}.musllinux_1_1_{0}"
 # memset and memmove are found in the process, whichever C library it has
 _LINUX = ("-nostdlib", "-Wl,-z,relro", "-Wl,-z,now")
 TARGETS = {
     "x86_64-linux": Target(
-        "Linux x86_64", "x86_64-linux-gnu", "x86_64-linux-gnu", "libstreamkws.so", "linux_x86_64", X86_64, _LINUX
+        "Linux x86_64",
+        "x86_64-linux-gnu",
+        "x86_64-linux-gnu",
+        "libstreamkws.so",
+        _MANY.format("x86_64"),
+        X86_64,
+        _LINUX,
     ),
     "aarch64-linux": Target(
-        "Linux aarch64", "aarch64-linux-gnu", "aarch64-linux-gnu", "libstreamkws.so", "linux_aarch64", AARCH64, _LINUX
+        "Linux aarch64",
+        "aarch64-linux-gnu",
+        "aarch64-linux-gnu",
+        "libstreamkws.so",
+        _MANY.format("aarch64"),
+        AARCH64,
+        _LINUX,
     ),
     "x86_64-macos": Target(
         "Darwin x86_64", "x86_64-apple-macosx11.0", "x86_64-macos", "libstreamkws.dylib", "macosx_11_0_x86_64", X86_64
@@ -82,6 +96,23 @@ def define_cpu_kinds(module: ir.Module, target: Target) -> None:
         has_udot = builder.and_(builder.call(getauxval, [INT64(AT_HWCAP)]), INT64(HWCAP_ASIMDDP))
         kinds = builder.select(builder.icmp_unsigned("!=", has_udot, INT64(0)), INT64(0b11), INT64(0b01))
     builder.ret(kinds)
+
+
+def define_rounding(module: ir.Module) -> None:
+    """Define rint and rintf for the library alone: x86-64's baseline rounds by calling them, from a library that not
+    every process has. Adding what has no fraction bits left, and taking it away again, rounds half to even."""
+    for name, kind, bits, fraction_bits in (("rint", ir.DoubleType(), 64, 52), ("rintf", ir.FloatType(), 32, 23)):
+        function = ir.Function(module, ir.FunctionType(kind, [kind]), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        (x,) = function.args
+        word, sign = ir.IntType(bits), 1 << (bits - 1)
+        code = builder.bitcast(x, word)
+        magnitude = builder.bitcast(builder.and_(code, word(sign - 1)), kind)
+        large = ir.Constant(kind, float(1 << fraction_bits))
+        rounded = builder.fsub(builder.fadd(magnitude, large), large)
+        signed = builder.or_(builder.bitcast(rounded, word), builder.and_(code, word(sign)))
+        is_small = builder.fcmp_ordered("<", magnitude, large)
+        builder.ret(builder.select(is_small, builder.bitcast(signed, kind), x))
 
 
 def _ask_x86(builder: ir.IRBuilder) -> ir.Value:

@@ -42,6 +42,8 @@ else:
     if not any(detector.push(block) for block in blocks):
         sys.exit("expected a detection in the recording, got none")
     stage("detection")
+    if os.environ.get("STREAMKWS_LIBRARY") and {"numba", "llvmlite"} & set(sys.modules):
+        sys.exit("expected no compiler beside a library of compiled kernels")
 
 import json  # noqa: E402
 
