@@ -53,9 +53,8 @@ class _Call:
 def python_function(library: Library, name: str) -> Callable[..., int]:
     """A function of the library that is written against CPython, as a built-in function.
 
-    One of a real extension module would be no faster, but an extension module has to be linked for each version of
-    CPython and each system. In microseconds with samples as int16, on one core: 0.3 more than the path itself takes;
-    through ctypes with the addresses of arrays 2.
+    One of a real extension module would be no faster, but such a module has to be linked with CPython on each system.
+    A call with no samples takes 0.16 us, where numba's own takes 0.25 and ctypes, given addresses of arrays, 1.6.
     """
     places = (ctypes.c_void_p * len(PYTHON_FUNCTIONS)).in_dll(library.code, "streamkws_python")
     for index, function in enumerate(PYTHON_FUNCTIONS):
