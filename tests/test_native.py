@@ -270,6 +270,8 @@ UNFIT = {
     "no text": (lambda f: (f / DESCRIPTION).write_bytes(b"\xff\x00"), "library.json is not a description"),
     "no JSON": (lambda f: (f / DESCRIPTION).write_text("{"), "library.json is not a description"),
     "a list": (lambda f: (f / DESCRIPTION).write_text("[]"), "library.json is not a description"),
+    "other types": (lambda f: described(f, file=5), "library.json is not a description"),
+    "no kinds": (lambda f: described(f, kinds=None), "library.json is not a description"),
     "fields missing": (lambda f: (f / DESCRIPTION).write_text("{}"), "library.json is not a description"),
 }
 
@@ -282,6 +284,12 @@ def test_an_unfit_library_is_never_loaded_and_the_log_says_why(elsewhere, make_u
     (record,) = caplog.records
     assert re.search(re.escape(reason), record.getMessage())
     assert len(record.getMessage().splitlines()) == 1
+
+
+def test_without_sources_no_library_is_trusted(elsewhere, caplog, monkeypatch):
+    monkeypatch.setattr("streamkws.native.library.COMPILED_BY", ("absent.py",))
+    assert find_library() is None
+    assert "there are no sources here to compare it with" in caplog.text
 
 
 def test_a_library_of_something_else_is_not_used(elsewhere, caplog):

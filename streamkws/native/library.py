@@ -28,6 +28,9 @@ FOLDER = "STREAMKWS_LIBRARY"
 OTHERWISE = ("NUMBA_DISABLE_JIT", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
 """Environment variables that say how numba is to compile; set, no library is used."""
 
+COMPILED_BY = ("emit.py", "entries.py", "python_call.py", "signatures.py", "targets.py")
+"""The files of this package that make machine code of the kernels."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,10 +55,13 @@ class Library:
 
 
 def stamp() -> str:
-    """What a library is compiled from: the kernels, and what makes a library of them. Raises as sources_digest does."""
-    digest = hashlib.sha256(sources_digest().encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    """What a library is compiled from, in hexadecimal. Raises UnfitLibrary where the sources are not installed."""
+    try:
+        digest = hashlib.sha256(sources_digest().encode())
+        for name in COMPILED_BY:
+            digest.update(f"{name}\0".encode() + Path(__file__).with_name(name).read_bytes())
+    except (OSError, RuntimeError):
+        raise UnfitLibrary("there are no sources here to compare it with") from None
     return digest.hexdigest()
 
 
@@ -81,6 +87,7 @@ def load_library(folder: Path) -> Library:
     try:
         fields = json.loads((folder / DESCRIPTION).read_bytes())
         file, system, kinds, stamped, digest = (fields[name] for name in FIELDS)
+        path, kinds = folder / file, list(kinds)
     except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
@@ -92,7 +99,6 @@ def load_library(folder: Path) -> Library:
     own_system = f"{platform.system()} {platform.machine()}"
     if system != own_system:
         raise UnfitLibrary(f"it is for {system}, this is {own_system}")
-    path = folder / file
     try:
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise UnfitLibrary(f"{file} is not as it was written")
