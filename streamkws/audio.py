@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -13,11 +12,12 @@ from io import BytesIO, FileIO
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from streamkws.containers import CONTAINER_SUFFIXES, ContainerDecoder, is_container
 from streamkws.errors import AudioError, MissingExtraError
 
 SAMPLE_RATE = 16000
@@ -36,6 +36,13 @@ MAX_ABS = 64.0
 AUDIO_SUFFIXES = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 """Names that audio_files looks for, in upper or lower case."""
 
+ALL_SUFFIXES = (*AUDIO_SUFFIXES, *CONTAINER_SUFFIXES)
+"""Names that a search through a folder looks for; training and evaluation take no files that need PyAV."""
+
+SEEKING_FORMATS = ("AIFF", "AU", "CAF", "FLAC", "RF64", "W64", "WAV", "WAVEX")
+SEEKING_SUBTYPES = ("PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Files whose samples are the same wherever decoding begins. An MP3's frames borrow from those before."""
+
 MIX_S, CANCELLED, MIXED = 0.05, 0.01, 0.1
 """Channels are looked at for MIX_S seconds. Where their mean has less than CANCELLED of the power of the loudest, it is
 heard alone, until the mean has MIXED of that."""
@@ -48,9 +55,14 @@ BLOCK_SAMPLES = 4000
 
 Samples: TypeAlias = "npt.NDArray[np.int16] | npt.NDArray[np.float32]"
 
+_Order: TypeAlias = Literal["little", "big"]
+
 _INT16, _FLOAT32, _FLOAT64 = np.dtype(np.int16), np.dtype(np.float32), np.dtype(np.float64)
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: the header does not tell
 _UNKNOWN_BYTES = 0x7FFF0000  # sox and ffmpeg write a larger size when they do not know the length
+_UNKNOWN_LONG_BYTES = 1 << 62
+_ORDERS: dict[bytes, _Order] = {b"RIFF": "little", b"RF64": "little", b"RIFX": "big", b"FORM": "big"}
+"""How a wav or aiff file begins, and the order of the bytes of its numbers; RF64 has lengths of 64 bits in a chunk."""
 _MAX_OGG_PAGE = 65307
 _MP3_FRAMES_SLACK = 2 * 1152  # some encoders count their header frame as audio
 
@@ -128,6 +140,11 @@ class Resampler:
         resampled: npt.NDArray[np.float32] = self._stream.resample_chunk(mono)
         return resampled
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether channels are mixed as if the stream had begun earlier, from the next block on."""
+        return self._mixer is None or self._mixer.is_settled
+
     def flush(self) -> npt.NDArray[np.float32]:
         """Return the (n,) float32 samples still held back, and reset the resampler."""
         rest = np.zeros(0, np.float32)
@@ -154,6 +171,7 @@ class Mixer:
 
     def reset(self) -> None:
         """Return to the state of a new stream."""
+        self.is_settled = False  # whether the choice no longer depends on where the stream began
         self._alone = -1  # the channel that is heard, -1 for the mean of all
         self._n = 0  # frames of the stretch so far
         self._powers = np.zeros(self._n_channels + 1)  # of the channels, and of their mean
@@ -185,6 +203,7 @@ class Mixer:
             pass  # silence says nothing
         elif not of_mean < (CANCELLED if was < 0 else MIXED) * highest:
             self._alone = -1
+            self.is_settled = self.is_settled or bool(of_mean >= MIXED * highest)
         elif was < 0 or powers[was] < highest / 2:
             self._alone = powers.index(highest)
         self._n, self._powers = 0, np.zeros(self._n_channels + 1)
@@ -221,11 +240,14 @@ class AudioFile:
     A 16-bit file at 16 kHz mono gives its int16 samples, every other file float32. A damaged or cut file gives the
     audio before the damage, and then AudioError.
 
-    path: wav, flac, ogg, mp3 or another format of libsndfile; any sample rate and number of channels.
+    path: wav, flac, ogg, mp3 or another format of libsndfile; m4a, mp4, webm, wma and amr with PyAV; any sample rate
+        and number of channels.
     block_samples: the approximate length of a block.
 
     name: the path.
-    rate, n_channels: of the file, not of its blocks.
+    first_frame: the file's frame to begin with, 0 unless it is set before the iteration; channels are mixed and
+        resampled as if nothing came before it.
+    rate, n_channels, n_frames: of the file, not of its blocks; n_frames is None where the header does not tell.
     duration_s: seconds of audio, None where the header does not tell.
 
     Raises AudioError for a path that cannot be read or is not audio.
@@ -233,6 +255,7 @@ class AudioFile:
 
     def __init__(self, path: str | os.PathLike[str], block_samples: int = BLOCK_SAMPLES) -> None:
         self.name = os.fspath(path)
+        self.first_frame = 0
         self._decoder: Any = None
         self._pump: Thread | None = None
         self._pipe = -1
@@ -250,7 +273,8 @@ class AudioFile:
         except BaseException:
             self.close()
             raise
-        self.duration_s = None if self._n_frames == _UNKNOWN_FRAMES else self._n_frames / self.rate
+        self.n_frames = None if self._n_frames == _UNKNOWN_FRAMES else self._n_frames
+        self.duration_s = None if self.n_frames is None else self.n_frames / self.rate
         self._block_frames = max(1, block_samples * self.rate // SAMPLE_RATE)
 
     def __enter__(self) -> AudioFile:
@@ -268,6 +292,18 @@ class AudioFile:
             yield from self._blocks()
         finally:
             self.close()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether what is decoded now would be the same with an earlier first frame: see Resampler.is_settled."""
+        return self._resampler.is_settled
+
+    @property
+    def seeks_exactly(self) -> bool:
+        """Whether decoding may begin at any frame, at no cost, and gives the same samples from there on."""
+        form, subtype = self._decoder.format, self._decoder.subtype
+        is_plain = self._pipe < 0 and not self._missing and self.n_frames is not None
+        return is_plain and form in SEEKING_FORMATS and subtype in SEEKING_SUBTYPES
 
     def close(self) -> None:
         """Close the file; an iteration under way ends."""
@@ -288,6 +324,11 @@ class AudioFile:
             if stat.S_ISREG(status.st_mode):
                 if status.st_size == 0:
                     raise AudioError("expected audio, got an empty file")
+                head = self._file.read(16)
+                self._file.seek(0)
+                if is_container(head):
+                    self._take(ContainerDecoder(self._file))
+                    return
                 self._missing = _what_is_missing(self._file, status.st_size)
                 self._file.seek(0)
             # A descriptor, not the name: libsndfile would trust a name that ends in .mp3 or .raw. On Windows its wheels
@@ -307,9 +348,14 @@ class AudioFile:
         except soundfile.LibsndfileError as error:
             reason = "no audio in it" if error.code == 7 else _reason(error)  # 7 says that the file does not exist
             raise AudioError(f"cannot be read as wav, flac, ogg or mp3 (libsndfile: {reason})") from None
-        self.rate: int = self._decoder.samplerate
-        self.n_channels: int = self._decoder.channels
-        self._n_frames: int = _UNKNOWN_FRAMES if self._missing == NO_LENGTH else self._decoder.frames
+        self._take(self._decoder)
+
+    def _take(self, decoder: Any) -> None:
+        """Read with this decoder from now on."""
+        self._decoder = decoder
+        self.rate: int = decoder.samplerate
+        self.n_channels: int = decoder.channels
+        self._n_frames: int = _UNKNOWN_FRAMES if self._missing == NO_LENGTH else decoder.frames
 
     def _open_pipe(self, head: bytes, start: int) -> None:
         """Open the file through a pipe: the bytes head, and then the file's from start on."""
@@ -325,16 +371,26 @@ class AudioFile:
         dtype = "int16" if exact else "float32"
         n_read = 0
         trouble = ""
+        if self.first_frame and self.seeks_exactly:
+            n_read = self._decoder.seek(min(self.first_frame, self._n_frames))
         while not trouble and not self._file.closed:
+            n_ahead = max(0, self.first_frame - n_read)
+            n_wanted = min(self._block_frames, n_ahead or self._block_frames)
             try:
-                block = self._decoder.read(self._block_frames, dtype=dtype, always_2d=not exact)
+                block = self._decoder.read(n_wanted, dtype=dtype, always_2d=not exact)
             except libsndfile_error as error:
                 trouble = f"damaged at {self._time(n_read)} (libsndfile: {_reason(error)})"
+                break
+            except AudioError as error:
+                trouble = f"damaged at {self._time(n_read)} ({error})"
                 break
             n_frames = len(block)
             if n_frames == 0:
                 trouble = self._shortfall(n_read)
                 break
+            if n_ahead:
+                n_read += n_frames
+                continue
             if not exact:
                 bad = ~(np.abs(block) <= MAX_ABS)  # a NaN compares false
                 if bad.any():
@@ -375,8 +431,12 @@ def read_audio(path: str | os.PathLike[str]) -> npt.NDArray[np.float32]:
     return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
-def audio_files(folder: str | os.PathLike[str], on_error: Callable[[OSError], object] | None = None) -> list[Path]:
-    """Return the files below a folder, at any depth, whose suffix is one of AUDIO_SUFFIXES, in sorted order.
+def audio_files(
+    folder: str | os.PathLike[str],
+    on_error: Callable[[OSError], object] | None = None,
+    suffixes: tuple[str, ...] = AUDIO_SUFFIXES,
+) -> list[Path]:
+    """Return the files below a folder, at any depth, whose suffix is one of suffixes, in sorted order.
 
     Files and folders whose name starts with a dot are left out.
     on_error: is called with the OSError of each folder that cannot be read; None skips such folders silently.
@@ -384,9 +444,7 @@ def audio_files(folder: str | os.PathLike[str], on_error: Callable[[OSError], ob
     found: list[Path] = []
     for place, folders, files in os.walk(folder, onerror=on_error):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(place, name) for name in files if name.lower().endswith(AUDIO_SUFFIXES) and not name.startswith(".")
-        ]
+        found += [Path(place, name) for name in files if name.lower().endswith(suffixes) and not name.startswith(".")]
     return sorted(found)
 
 
@@ -411,41 +469,46 @@ def _what_is_missing(file: FileIO, size: int) -> str:
         page = tail.rfind(b"OggS")
         is_last = page >= 0 and len(tail) > page + 5 and tail[page + 5] & 4
         return "" if is_last else "cut off: its last page is missing"
-    order, wanted = (">I", b"SSND") if head[:4] == b"FORM" else ("<I", b"data")
-    if head[:4] not in (b"RIFF", b"FORM"):
+    kind = head[:4]
+    if kind not in _ORDERS:
         return ""
-    sample_format = -1
+    order, wanted = _ORDERS[kind], b"SSND" if kind == b"FORM" else b"data"
+    sample_format, long_length = -1, -1
     for name, length, start in _chunks(file, order):
         if name == wanted:
-            if length == 0 and order == "<I" and sample_format in STREAMABLE and _is_audio(file.read(8), size - start):
+            if long_length >= 0:
+                length = long_length
+            if length == 0 and sample_format in STREAMABLE and _is_audio(file.read(8), order, size - start):
                 return NO_LENGTH
             n_missing = start + length - size
-            if n_missing <= 0 or length >= _UNKNOWN_BYTES:
+            if n_missing <= 0 or length >= (_UNKNOWN_BYTES if long_length < 0 else _UNKNOWN_LONG_BYTES):
                 return ""
             return f"cut off: {n_missing} of its {length} bytes of audio are missing"
         if name == b"fmt ":
-            sample_format = int.from_bytes(file.read(2), "little")
+            sample_format = int.from_bytes(file.read(2), order)
+        elif name == b"ds64" and kind == b"RF64":
+            long_length = int.from_bytes(file.read(16)[8:], order)
     return ""
 
 
-def _chunks(file: FileIO, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: FileIO, order: _Order) -> Iterator[tuple[bytes, int, int]]:
     """The chunks of a wav or aiff file: name, length, and where each begins, where the file then is.
 
-    order: of the bytes of a length, as struct takes it.
+    order: of the bytes of a length.
     """
     start = 12
     file.seek(start)
     while len(chunk := file.read(8)) == 8:
-        (length,) = struct.unpack(order, chunk[4:])
+        length = int.from_bytes(chunk[4:], order)
         start += 8
         yield chunk[:4], length, start
         start += length + length % 2
         file.seek(start)
 
 
-def _is_audio(head: bytes, n_bytes: int) -> bool:
+def _is_audio(head: bytes, order: _Order, n_bytes: int) -> bool:
     """Whether the n_bytes behind an empty data chunk, of which head are the first, are audio and no further chunk."""
-    is_chunk = len(head) == 8 and head[:4].isalnum() and int.from_bytes(head[4:], "little") <= n_bytes - 8
+    is_chunk = len(head) == 8 and head[:4].isalnum() and int.from_bytes(head[4:], order) <= n_bytes - 8
     return n_bytes > LONGEST_TAG and not is_chunk
 
 
@@ -475,10 +538,17 @@ def _decoder_class() -> Any:
 
 
 def _with_unknown_length(file: FileIO) -> tuple[bytes, int]:
-    """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts."""
-    start = next(start for name, _, start in _chunks(file, "<I") if name == b"data")
+    """The header of a wav file with its lengths unknown, as in a stream, and where the audio behind it starts.
+
+    That of an RF64 file as a plain one's: the chunk with its other lengths is then nothing that anybody reads.
+    """
+    file.seek(0)
+    kind = file.read(4)
+    start = next(start for name, _, start in _chunks(file, _ORDERS[kind]) if name == b"data")
     file.seek(0)
     head = bytearray(file.read(start))
+    if kind == b"RF64":
+        head[:4] = b"RIFF"
     head[4:8] = head[-4:] = b"\xff" * 4
     return bytes(head), start
 

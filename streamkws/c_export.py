@@ -84,7 +84,8 @@ class _Block:
 
 def image_of(model: Model, kinds: Sequence[str]) -> bytes:
     """The image of a new stream of a model, with the weights for these kinds of CPU, as streamkws.h describes it."""
-    arrays, config, block = Detector(model, history_s=0).arrays, model.config, _Block()
+    (arrays,) = Detector(model, history_s=0).arrays
+    config, block = model.config, _Block()
     head = np.zeros(1, HEAD).view(np.recarray)[0]
     words: list[int] = []
     pointers: list[int] = []

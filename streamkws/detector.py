@@ -1,4 +1,4 @@
-"""Detector: wires front end, network and smoother into one compiled call. BatchDetector: many streams in step."""
+"""Detector: wires the stages of its models into one compiled call. BatchDetector: many streams in step."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamkws import kernels
-from streamkws.audio import MAX_ABS, Samples, valid_samples
+from streamkws.audio import Samples, as_float, valid_samples
 from streamkws.errors import AudioError, ConfigError
+from streamkws.frontend import FrontEnd
 from streamkws.model import Model
-from streamkws.smoother import Detection, event_buffer, valid_keywords
+from streamkws.model_set import Models, ModelSet
+from streamkws.smoother import Detection
 from streamkws.sources import Source, open_source
+from streamkws.stages import Stages, new_front_ends
 
 F32 = npt.NDArray[np.float32]
 I16 = npt.NDArray[np.int16]
@@ -39,17 +43,25 @@ class Detector:
 
     A copy (copy, deepcopy, pickle) is a detector of its own that has heard the same; copies share the model.
 
-    thresholds: per keyword, or one number for all; those not given are the model's own.
+    Several models hear the stream as a detector of each would, and their detections come in the order in which they
+    were decided. Models with the same front end, settings and filters, share it.
+
+    model: a Model, the name of a shipped model or the path of a model file; or several of these, without a keyword in
+        common.
+    thresholds: per keyword, or one number for all; those not given are the models' own.
     keywords: the keywords to listen for; None is all.
     history_s: seconds of audio that are kept for audio(), 0 for none; 32 kB each.
     near: where to begin with near misses, 0 to 1: peaks from here on that stay below the threshold are among what push
         and flush return, with Detection.near set. None for none.
-    Raises ConfigError for what the model does not know or cannot be.
+    Raises ConfigError for what no model knows or cannot be, and for models that cannot hear one stream; what load_model
+    raises for a file.
+
+    models: those that hear the stream. stages: what each keeps of it.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Models,
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
         history_s: float = HISTORY_S,
@@ -57,68 +69,88 @@ class Detector:
     ) -> None:
         if not 0 <= history_s <= MAX_HISTORY_S:
             raise ConfigError(f"expected history_s of 0 to {MAX_HISTORY_S:g}, got {history_s}")
-        self.model = model
-        self.front_end = model.new_front_end()
-        self.network_state = model.new_state()
-        self.smoother = model.new_smoother(self._by_keyword(thresholds), keywords, near)
-        self._rate = model.config.frontend.sample_rate
+        self._set = ModelSet(model)
+        self.models = self._set.models
+        self.stages = tuple(
+            Stages(model, front_end, model.new_state(), model.new_smoother(chosen.thresholds, chosen.keywords, near))
+            for model, front_end, chosen in zip(
+                self.models, new_front_ends(self.models), self._set.settings(thresholds, keywords), strict=True
+            )
+        )
+        self._rate = self._set.sample_rate
         # a chunk of room, so that what audio() gives is not being written meanwhile
         self._history = np.zeros(round(history_s * self._rate) + CHUNK_SAMPLES if history_s else 0, np.int16)
         self._n_heard = np.zeros(1, np.int64)
         self._origin = 0  # the sample at which the stages began
         self._muted = self._leaving = False  # leaving: the next push is the first that is heard again
-        self._native = self._native_arrays()
+        self._bind()
         self._warm_up()
 
-    def _native_arrays(self) -> kernels.ByAddress:
-        """What the compiled path touches, by one address; this detector alone owns it."""
-        config = self.model.config
-        n_keywords = len(config.keywords)
-        events = event_buffer((CHUNK_SAMPLES // config.step_samples + 1) * n_keywords)
-        self._events = events.view(kernels.EVENT, np.ndarray)  # which is read in a tenth of the time
-        native = kernels.ByAddress(
-            kernels.StreamArrays(
-                front_end=self.front_end.tables,
-                front_end_state=self.front_end.state,
-                network=self.model.network,
-                network_state=self.network_state.state,
-                smoother=self.smoother.tables,
-                smoother_state=self.smoother.state,
-                frame_stride=np.array([config.frame_stride], np.int64),
-                frame=np.zeros(config.frontend.n_mels, np.float32),
-                posteriors=np.zeros(n_keywords, np.float32),
-                events=events,
-                limit=np.array([MAX_ABS], np.float32),
-                block=np.zeros(CHUNK_SAMPLES, np.float32),
-                history=self._history,
-                n_heard=self._n_heard,
-            ),
-            kernels.STREAM_ARRAYS,
+    def _bind(self) -> None:
+        """Make what the compiled path touches, by one address; this detector alone owns it."""
+        block = np.zeros(CHUNK_SAMPLES, np.float32)
+        self._events = [stages.new_events(CHUNK_SAMPLES) for stages in self.stages]
+        self._native = [
+            kernels.ByAddress(stages.arrays(events, block, self._history, self._n_heard), kernels.STREAM_ARRAYS)
+            for stages, events in zip(self.stages, self._events, strict=True)
+        ]
+        if len(self._native) == 1:
+            self._path, self._address = kernels.detect, self._native[0].address
+            return
+        front_ends = [stages.front_end for stages in self.stages]
+        n_values = max((CHUNK_SAMPLES // one.config.hop_samples + 2) * one.config.n_mels for one in front_ends)
+        together = kernels.TogetherArrays(
+            streams=kernels.addresses(self._native),
+            leaders=np.array([front_ends.index(front_end) for front_end in front_ends], np.int64),
+            n_events=np.zeros(len(front_ends), np.int64),
+            frames=np.zeros(n_values, np.float32),
         )
-        self._address = native.address
-        return native
+        self._n_events = together.n_events
+        self._native.append(kernels.ByAddress(together, kernels.TOGETHER_ARRAYS))
+        self._path, self._address = kernels.detect_together, self._native[-1].address
 
     @property
-    def arrays(self) -> kernels.StreamArrays:
-        """What the compiled path touches, as it is now: for those who run that path elsewhere."""
-        arrays: kernels.StreamArrays = self._native.parts
-        return arrays
+    def arrays(self) -> tuple[kernels.StreamArrays, ...]:
+        """What the compiled path touches for each model, as it is now: for those who run that path elsewhere."""
+        return tuple(native.parts for native in self._native[: len(self.stages)])
 
     def __getstate__(self) -> dict[str, Any]:
-        native = ("_native", "_address", "_events")
+        native = ("_native", "_path", "_address", "_events", "_n_events")
         return {name: value for name, value in self.__dict__.items() if name not in native}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__dict__.update(saved)
-        self._native = self._native_arrays()
+        self._bind()
 
     def __copy__(self) -> Detector:
         return deepcopy(self)
 
     @property
+    def model(self) -> Model:
+        """The model of a detector that has one. Raises ConfigError if it has several."""
+        if len(self.models) > 1:
+            raise ConfigError(f"expected a detector of one model, got {len(self.models)}: {self.name}")
+        return self.models[0]
+
+    @property
+    def name(self) -> str:
+        """The names of the models: "wakewords.w4a8 + hey_robot.w4a8"."""
+        return self._set.name
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords of all models, (K,), in the order of levels()."""
+        return self._set.keywords
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what push takes."""
+        return self._rate
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """The threshold of each keyword that is listened for."""
-        return self.smoother.thresholds
+        return {keyword: level for stages in self.stages for keyword, level in stages.smoother.thresholds.items()}
 
     def reconfigure(
         self, thresholds: Mapping[str, float] | float | None = None, keywords: Iterable[str] | None = None
@@ -127,14 +159,9 @@ class Detector:
 
         thresholds, keywords, Raises: as for Detector. Not while another thread pushes.
         """
-        own = {**self.model.thresholds, **(self._by_keyword(thresholds) or {})}
-        self.smoother.set_thresholds(own, keywords)
-        self._native = self._native_arrays()
-
-    def _by_keyword(self, thresholds: Mapping[str, float] | float | None) -> Mapping[str, float] | None:
-        if isinstance(thresholds, Mapping) or thresholds is None:
-            return thresholds
-        return {keyword: float(thresholds) for keyword in self.model.keywords}
+        for stages, chosen in zip(self.stages, self._set.settings(thresholds, keywords), strict=True):
+            stages.smoother.set_thresholds({**stages.model.thresholds, **chosen.thresholds}, chosen.keywords)
+        self._bind()
 
     def mute(self) -> None:
         """Give no detections until unmute, while the application itself speaks, say; from any thread.
@@ -179,13 +206,19 @@ class Detector:
 
     def _detect(self, piece: npt.NDArray[Any]) -> int:
         if piece.dtype == _DTYPES[0]:
-            return kernels.detect(self._address, piece, kernels.NO_FLOATS)
-        return kernels.detect(self._address, kernels.NO_PCM, piece)
+            return self._path(self._address, piece, kernels.NO_FLOATS)
+        return self._path(self._address, kernels.NO_PCM, piece)
 
     def _hits(self, n_events: int) -> list[Detection]:
         if not n_events:
             return []
-        return self._on_the_clock(self.smoother.detections(self._events[:n_events]))
+        if len(self.stages) == 1:
+            return self._on_the_clock(self.stages[0].smoother.detections(self._events[0][:n_events]))
+        decided: list[tuple[float, Detection]] = []
+        for stages, events, n in zip(self.stages, self._events, self._n_events.tolist(), strict=True):
+            clock, steps = stages.model.config.clock, events["step"][:n].tolist()
+            decided += zip(map(clock.end_samples, steps), stages.smoother.detections(events[:n]), strict=True)
+        return self._on_the_clock([hit for _, hit in sorted(decided, key=itemgetter(0))])
 
     def _on_the_clock(self, hits: list[Detection]) -> list[Detection]:
         """Detections with the time since the stages began, as times since the stream's first sample."""
@@ -213,8 +246,14 @@ class Detector:
 
         Clock and history, at which other threads may look, are left alone.
         """
-        frames = self.front_end.push(np.zeros(round(TAIL_S * self._rate), np.int16))
-        return self.smoother.push(self.network_state.push(frames)) + self.smoother.flush()
+        silence = np.zeros(round(TAIL_S * self._rate), np.int16)
+        frames = {front_end: front_end.push(silence) for front_end in self._front_ends()}
+        hits = [hit for stages in self.stages for hit in stages.end(frames[stages.front_end])]
+        return hits if len(self.stages) == 1 else sorted(hits, key=attrgetter("peak"))
+
+    def _front_ends(self) -> Iterable[FrontEnd]:
+        """Each front end once."""
+        return dict.fromkeys(stages.front_end for stages in self.stages)
 
     def lost(self, n_samples: int) -> list[Detection]:
         """Say that n_samples of audio were lost here, and return the detections that were still awaited.
@@ -247,7 +286,7 @@ class Detector:
 
     def levels(self) -> F32:
         """The smoothed posterior of each keyword after the last network step, (K,) float32."""
-        return self.smoother.state.smoothed.copy()
+        return np.concatenate([stages.smoother.state.smoothed for stages in self.stages])
 
     @property
     def heard_s(self) -> float:
@@ -273,6 +312,52 @@ class Detector:
             )
         return self._history[np.arange(first, stop) % max(self._history.size, 1)]
 
+    def join(self, before: npt.ArrayLike, n_heard: int) -> bool:
+        """Go on in the middle of a stream, with the clock at n_heard samples. Returns whether that is provably exact.
+
+        before: (n,) int16 or float32, the stream's samples up to there; it begins with one of the stream's network
+            steps: n_heard - n is a multiple of model.config.step_samples.
+        It is exact where what is pushed next gives the detections of a detector that heard the whole stream: where
+        before is so long that front end, network and average know nothing older, and then each keyword's average stays
+        below its threshold until nothing can still rise, or wait for its refractory period to be over. Quiet audio of
+        memory_samples is long enough.
+        Raises AudioError as push does, ConfigError for a detector of several models.
+        """
+        samples, config = as_float(valid_samples(before)), self.model.config
+        stages, smoother = self.stages[0], self.stages[0].smoother
+        n_before = n_heard - samples.size
+        if n_before < 0 or n_before % config.step_samples:
+            raise AudioError(f"expected samples from a multiple of {config.step_samples} on, got {n_before}")
+        self.reset()
+        smoother.state.n_steps[0] = n_before // config.step_samples
+        smoothed = smoother.smooth(stages.network_state.push(stages.front_end.push(samples)))
+        self._n_heard[0] = n_heard
+        if n_before == 0:
+            return True
+        low = smoothed[self._n_blurred :] < np.minimum(smoother.tables.thresholds, smoother.tables.nears)
+        if len(low) < self._n_quiet:
+            return False
+        stretches = np.lib.stride_tricks.sliding_window_view(low, self._n_quiet, axis=0)  # (n, K, n_quiet)
+        return bool(stretches.all(axis=-1).any(axis=0).all())
+
+    @property
+    def _n_blurred(self) -> int:
+        """Network steps after which a stream that is joined has the smoothed posteriors of the whole."""
+        config = self.model.config
+        n_frames = config.memory_frames + -(-config.frontend.window_samples // config.frontend.hop_samples)
+        return -(-n_frames // config.frame_stride) + config.smoother.smoothing_steps
+
+    @property
+    def _n_quiet(self) -> int:
+        """Network steps below its threshold after which a keyword is neither rising nor waiting."""
+        return max(self.model.config.smoother.refractory_steps, self.model.config.smoother.patience_steps + 1) + 1
+
+    @property
+    def memory_samples(self) -> int:
+        """Samples of audio, quiet at the end, after which nothing that came before makes a difference."""
+        config = self.model.config
+        return (self._n_blurred + self._n_quiet) * config.step_samples + config.frontend.window_samples
+
     def reset(self) -> None:
         """Return to the state of a new Detector; the thresholds stay."""
         self._muted = self._leaving = False
@@ -281,15 +366,16 @@ class Detector:
 
     def _begin(self, origin: int) -> None:
         """Begin a stream at a sample of the clock."""
-        self.front_end.reset()
-        self.network_state.hear_silence()
-        self.smoother.reset()
+        for front_end in self._front_ends():
+            front_end.reset()
+        for stages in self.stages:
+            stages.begin()
         self._n_heard[0] = self._origin = origin
 
     def _warm_up(self) -> None:
         """Compile (or load from the cache) every kernel of the path before live audio comes."""
-        config = self.model.config
-        self._feed(np.zeros(config.frontend.window_samples + config.step_samples, np.int16))
+        n_samples = max(one.config.frontend.window_samples + one.config.step_samples for one in self.models)
+        self._feed(np.zeros(n_samples, np.int16))
         self.flush()
         self.reset()
 
@@ -302,7 +388,7 @@ class BatchDetector:
 
     def __init__(
         self,
-        model: Model,
+        model: Models,
         n_streams: int,
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,
@@ -310,8 +396,9 @@ class BatchDetector:
     ) -> None:
         if n_streams < 1:
             raise ConfigError(f"expected at least 1 stream, got {n_streams}")
-        wanted = None if keywords is None else valid_keywords(keywords, model.keywords)
-        self.detectors = tuple(Detector(model, thresholds, wanted, history_s=0, near=near) for _ in range(n_streams))
+        models = ModelSet(model)
+        wanted = None if keywords is None else models.valid(keywords)
+        self.detectors = tuple(Detector(models, thresholds, wanted, history_s=0, near=near) for _ in range(n_streams))
 
     def __copy__(self) -> BatchDetector:
         return deepcopy(self)
@@ -346,7 +433,7 @@ class BatchDetector:
 
 def detect(
     source: Source,
-    model: Model,
+    model: Models,
     thresholds: Mapping[str, float] | float | None = None,
     keywords: Iterable[str] | None = None,
     near: float | None = None,
@@ -354,7 +441,7 @@ def detect(
     """Detections in a source, as they come.
 
     source: a path, "-" for raw 16 kHz int16 on standard input, or an iterable of blocks, (n,) int16 or float32.
-    thresholds, keywords, near: as for Detector.
+    model, thresholds, keywords, near: as for Detector.
     Raises AudioError when the source cannot be read; what was heard before has been given by then.
     """
     yield from Detector(model, thresholds, keywords, history_s=0, near=near).hear(source)

@@ -10,7 +10,7 @@ from types import TracebackType
 from streamkws.audio import Samples
 from streamkws.detector import HISTORY_S, I16, Detector
 from streamkws.errors import ConfigError
-from streamkws.model import Model
+from streamkws.model_set import Models
 from streamkws.smoother import Detection
 from streamkws.sources import AudioSource, Source, open_source
 
@@ -40,7 +40,7 @@ class Listener:
     def __init__(
         self,
         source: Source,
-        model: Model,
+        model: Models,
         on_detection: Callable[[Detection], object] | None = None,
         thresholds: Mapping[str, float] | float | None = None,
         keywords: Iterable[str] | None = None,

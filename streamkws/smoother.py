@@ -71,19 +71,26 @@ class StepClock:
     step_samples: int
     sample_rate: int
 
+    def end_samples(self, step: float) -> float:
+        """Samples of audio that network step `step` has heard."""
+        return self.first_end_samples + step * self.step_samples
+
     def end_s(self, step: float) -> float:
         """Seconds of audio that network step `step` has heard."""
-        return (self.first_end_samples + step * self.step_samples) / self.sample_rate
+        return self.end_samples(step) / self.sample_rate
 
 
-def valid_keywords(wanted: Iterable[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return wanted as a tuple, or raise ConfigError that lists the known keywords when one is unknown."""
+def valid_keywords(wanted: Iterable[str], known: tuple[str, ...], who: str = "the model knows") -> tuple[str, ...]:
+    """Return wanted as a tuple, or raise ConfigError that lists the known keywords when one is unknown.
+
+    who: knows them, for the error.
+    """
     if isinstance(wanted, str):
         wanted = (wanted,)
     names = tuple(wanted)
     for name in names:
         if name not in known:
-            raise ConfigError(f"unknown keyword {name!r}; the model knows: {', '.join(known)}")
+            raise ConfigError(f"unknown keyword {name!r}; {who}: {', '.join(known)}")
     return names
 
 

@@ -113,3 +113,21 @@ def flush_folder(folder: Path) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+@contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[bool]:
+    """Hold a lock file, which is made where it is not there; False where another process holds it.
+
+    The lock ends with the process; the file stays. Where a file system knows no locks, nothing is locked.
+    """
+    with open(path, "ab") as file:
+        is_ours = True
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_ours = False
+            except OSError:
+                pass  # a network's file system need not know locks
+        yield is_ours

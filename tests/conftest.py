@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import settings
-from tones import RATE, tones, tones_model
+from tones import RATE, other_model, tones, tones_model
 from training_runs import aware_run, chirps_run, training_corpus  # noqa: F401, fixtures of several files
 
 from streamkws import (
@@ -132,6 +132,14 @@ def model_path(tmp_path_factory):
     model = tones_model()
     save_model(model, path)
     Detector(model)  # compiles the kernels, if nobody has yet
+    return str(path)
+
+
+@pytest.fixture
+def other_path(tmp_path):
+    """The file of a model with the same front end as tones_model's and one other keyword, which it hears in both."""
+    path = tmp_path / "other.w4a8.safetensors"
+    save_model(other_model(), path)
     return str(path)
 
 

@@ -435,6 +435,44 @@ def test_wav_whose_recorder_was_cut_off_before_it_wrote_the_length(tmp_path: Pat
     assert np.array_equal(samples, read_audio(tmp_path / "whole.wav"))
 
 
+def wav_of(path: Path, kind: str, subtype: str = "PCM_16") -> tuple[bytearray, slice]:
+    """Write a sweep as another kind of wav; return its bytes, and where the length of its audio stands."""
+    settings = {"RIFX": {"format": "WAV", "endian": "BIG"}, "RF64": {"format": "RF64"}}[kind]
+    soundfile.write(path, sweep(), SAMPLE_RATE, subtype=subtype, **settings)
+    data = bytearray(path.read_bytes())
+    assert data[:4] == kind.encode()
+    at = data.index(b"data") + 4 if kind == "RIFX" else data.index(b"ds64") + 16
+    return data, slice(at, at + (4 if kind == "RIFX" else 8))
+
+
+@pytest.mark.parametrize("kind", ["RIFX", "RF64"])
+def test_other_kinds_of_wav_that_are_cut(tmp_path: Path, kind: str) -> None:
+    """They were taken for whole."""
+    path = tmp_path / "a.wav"
+    data, _ = wav_of(path, kind)
+    assert heard(path) == (32000, "")
+    path.write_bytes(data[: len(data) - 16000])
+    n_heard, trouble = heard(path)
+    n_missing = len(data) - path.stat().st_size
+    assert 23900 < n_heard <= 24000
+    assert trouble == f"{path}: cut off: {n_missing} of its 64000 bytes of audio are missing"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="heard through a pipe")
+@pytest.mark.parametrize("kind", ["RIFX", "RF64"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "ULAW"])
+def test_other_kinds_of_wav_without_a_length(tmp_path: Path, kind: str, subtype: str) -> None:
+    """Nothing was heard, and not a word said."""
+    path = tmp_path / "a.wav"
+    data, length = wav_of(path, kind, subtype)
+    whole = listen(path)[0]
+    data[length] = bytes(len(data[length]))
+    path.write_bytes(data)
+    samples, trouble = listen(path)
+    assert trouble == f"{path}: cut off: its header says that there is no audio; {REST}"
+    assert np.array_equal(samples[: len(whole)], whole) and len(samples) - len(whole) < 100  # chunks behind the audio
+
+
 @pytest.mark.parametrize("subtype", ["MS_ADPCM", "IMA_ADPCM", "GSM610"])
 def test_wav_of_blocks_without_a_length_ends(tmp_path: Path, subtype: str) -> None:
     """libsndfile gives samples of such a file without end where the length is unknown."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import random_model
 
 from streamkws import cli, save_model
 from streamkws.evaluation.latency import Timing, as_int16, cut, join, measure
@@ -228,6 +229,18 @@ class TestTables:
         list(measure_cases([Case(Engine(name), name, 160) for name in "ab"], np.zeros(160, np.int16), 2, 2, 0.0))
         assert "".join(order) == "ababba"  # warming up, then turns, of which every other goes backwards
 
+    def test_two_models_together(self, model):
+        from bench.speed.together import BOTH, ONE, TWO, in_turns, pushes, renamed, table
+
+        called = pushes(model, renamed(model))
+        samples = (np.random.default_rng(0).standard_normal(3200) * 3000).astype(np.int16)
+        us = in_turns(called, [samples[:1600], samples[1600:]], 1600, 2)
+        assert list(us) == [ONE, TWO, BOTH] and min(us.values()) > 0
+        both, one = called[BOTH].__self__, called[ONE].__self__
+        assert both.heard_s == one.heard_s == 0.4 and len(both.keywords) == 2 * len(one.keywords)
+        row = table([{"models": "a + b", "block_samples": 160, ONE: 2.0, TWO: 5.0, BOTH: 3.0}]).splitlines()[2]
+        assert row == "| a + b | 10 | 2.00 | 5.00 | 3.00 | 0.60 | 0.50 |"
+
     def test_latency_is_drawn(self, tmp_path):
         pytest.importorskip("matplotlib")
         from bench.speed.latency import Case, draw
@@ -309,6 +322,12 @@ class TestBenchCommand:
         assert "us in the median; p99 " in block
         assert fast.startswith("As fast as it goes, ")
         assert " us of a core per 10 ms of audio, " in speed
+
+    def test_several_models(self, path, tmp_path, capsys):
+        other = str(save_model(random_model(keywords=("stop",)), tmp_path / "o.safetensors"))
+        assert cli.main(["bench", "--model", path, "--model", other, "--seconds", "0.05", "--json"]) == 0
+        models = [json.loads(line)["model"] for line in capsys.readouterr().out.splitlines()]
+        assert models == ["random.w4a8 + random.f32"] * 2
 
     def test_json(self, path, capsys):
         assert cli.main(["bench", "--model", path, "--seconds", "0.05", "--json"]) == 0

@@ -13,7 +13,9 @@ SECTIONS = (
     "elsewhere",
     "crossval",
     "listening",
+    "telephone",
     "accuracy-conditions",
+    "own-keyword",
     "accuracy-peers",
     "peer-sizes",
     "sizes",
@@ -24,10 +26,14 @@ SECTIONS = (
     "writers",
     "caches",
     "latency",
+    "together",
     "library",
     "kernels",
     "cold-start",
     "throughput",
+    "archive",
+    "archive-kills",
+    "cuts",
     "server",
 )
 
@@ -59,7 +65,7 @@ def sources():
 def test_scripts_run_from_anywhere(tmp_path):
     scripts = [path for path in (ROOT / "bench").rglob("*.py") if path.parent.name != "peer_workers"]
     scripts = [path for path in scripts if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")]
-    assert len(scripts) == 18
+    assert len(scripts) == 25
     for path in scripts:
         depth = len(path.relative_to(ROOT).parents) - 1
         line = f"sys.path.insert(0, str(Path(__file__).resolve().parents[{depth}]))\n"

@@ -86,7 +86,7 @@ def test_an_image_has_the_weights_of_every_kind_of_cpu():
     words = np.frombuffer(image, np.int64, head.pointers - head.words >> 3, head.words)
     pointers = np.frombuffer(image, np.int64, head.n_pointers, head.pointers)
     assert ((words[pointers] >= HEAD.itemsize) & (words[pointers] <= len(image))).all()
-    rings = Detector(model, history_s=0).arrays.network_state.codes
+    rings = Detector(model, history_s=0).arrays[0].network_state.codes
     assert rings.tobytes() in image
 
 

@@ -15,6 +15,7 @@ import pytest
 from tones import SLOW_START, hits, messages, pcm, tones
 
 from streamkws import cli
+from streamkws.audio import ALL_SUFFIXES
 from streamkws.model import Model
 
 
@@ -38,6 +39,37 @@ class TestDetect:
         assert (hit["file"], hit["keyword"]) == (path, "low tone")
         assert 0.5 < hit["start"] < hit["end"] < 1.8
         assert 0.6 < hit["score"] <= 1
+
+    def test_several_models(self, run: Any, model_path: str, other_path: str, audio: Any) -> None:
+        path = audio("a.wav", "low tone", "high tone")
+        both = ("--model", model_path, "--model", other_path)
+        code, out, err = run("detect", "--json", *both, path)
+        assert (code, err) == (0, "")
+        assert [hit["keyword"] for hit in hits(out)] == ["low tone", "high tone", "bell"]
+        for one in (model_path, other_path):
+            own = hits(run("detect", "--json", "--model", one, path)[1])
+            assert own and own == [hit for hit in hits(out) if hit["keyword"] in [each["keyword"] for each in own]]
+        chosen = run(
+            "detect", "--json", *both, "--threshold", "0.9", "--threshold", "bell=0.6", "--keyword", "bell", path
+        )
+        assert [hit["keyword"] for hit in hits(chosen[1])] == ["bell"]
+        lines = run("detect", *both, path)[1].splitlines()
+        assert len({line.index(" s  ") for line in lines}) == 1
+
+    def test_models_that_cannot_hear_together_are_one_line(
+        self, run: Any, model_path: str, other_path: str, audio: Any
+    ) -> None:
+        path = audio("a.wav", "low tone")
+        code, out, err = run("detect", "--model", other_path, "--model", model_path, "--model", other_path, path)
+        assert (code, out) == (2, "")
+        assert err == (
+            "streamkws: expected each keyword in one model, got 'bell' in model 1 (other.w4a8) and in model 3 "
+            "(other.w4a8)\n"
+        )
+        code, out, err = run("detect", "--model", model_path, "--model", other_path, "--keyword", "x", path)
+        assert (code, err) == (2, "streamkws: unknown keyword 'x'; the models know: low tone, high tone, bell\n")
+        code, out, err = run("detect", "--model", model_path, "--model", "none", path)
+        assert (code, out) == (2, "") and err.startswith("streamkws: unknown model 'none': ") and err.count("\n") == 1
 
     def test_near_misses(self, run: Any, model_path: str, audio: Any) -> None:
         path = audio("a.wav", "low tone", "high tone")
@@ -102,7 +134,7 @@ class TestDetect:
         assert out.startswith(good) and out.count("\n") == 1
         lines = err.splitlines()
         assert lines[0] == (
-            f"streamkws: {bare}: expected audio files in this folder (.flac .mp3 .oga .ogg .opus .wav), found none"
+            f"streamkws: {bare}: expected audio files in this folder ({' '.join(ALL_SUFFIXES)}), found none"
         )
         assert len(lines) == 4
         for line, path in zip(lines[1:], bad, strict=True):

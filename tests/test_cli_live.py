@@ -123,6 +123,16 @@ class TestListen:
         assert "█" in out
         assert "\x1b[?25h" in out[-40:]  # the cursor is back
 
+    def test_screen_of_several_models(self, run: Any, model_path: str, other_path: str, terminal: Any) -> None:
+        terminal(80)
+        code, out, _ = run("listen", "--model", model_path, "--model", other_path)
+        assert code == 0
+        title = "fake microphone heard by tones.f32 + other.w4a8"
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.rsplit(title, 1)[1]).splitlines()
+        assert [line[:11].strip() for line in lines[1:5]] == ["level", "low tone", "high tone", "bell"]
+        assert lines[4].endswith(" of 0.50")
+        assert [line.split("  ")[2].strip() for line in lines[8:11]] == ["bell", "high tone", "low tone"]
+
     def test_screen_when_no_audio_comes(self, model_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cli.screen, "NO_AUDIO_S", -1)
         picture = cli.screen.Screen(Detector(load_model(model_path)), "a microphone").picture().plain

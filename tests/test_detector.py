@@ -339,7 +339,7 @@ def test_a_batch_and_each_stage_can_be_copied_too(copied, model, samples):
 
 
 def test_native_memory_itself_is_never_copied(model):
-    native = Detector(model)._native
+    native = Detector(model)._native[0]
     for copied in COPIES.values():
         with pytest.raises(TypeError, match="native memory can be neither copied nor pickled"):
             copied(native)
@@ -397,10 +397,10 @@ def test_muted_it_gives_nothing_and_goes_on(model, samples):
 def test_what_was_rising_and_is_no_longer_listened_for_is_forgotten(model, samples):
     hit = all_hits(model, samples)[0]
     detector, n = Detector(model), 0
-    while not (detector.smoother.state.phases == 1).any():
+    while not (detector.stages[0].smoother.state.phases == 1).any():
         detector.push(samples[n : n + 160])
         n += 160
-    rising = int(np.flatnonzero(detector.smoother.state.phases == 1)[0])
+    rising = int(np.flatnonzero(detector.stages[0].smoother.state.phases == 1)[0])
     others = [keyword for k, keyword in enumerate(KEYWORDS) if k != rising]
     for change in ({"keywords": others}, {"thresholds": 0.5, "keywords": others}):
         other = copy.deepcopy(detector)

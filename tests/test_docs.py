@@ -19,9 +19,13 @@ from typing import NamedTuple, get_args, get_type_hints
 import numpy as np
 import pytest
 import soundfile
+from conftest import random_model
 
 import streamkws as kws
 from streamkws import cli
+from streamkws.scanning.dataset import Dataset
+from streamkws.scanning.hearing import Piece, hear
+from streamkws.scanning.listing import Recording
 from streamkws.server import ServerConfig
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import load_recipe
@@ -49,6 +53,7 @@ NOT_RUN = {
     r"python wheels/make\.py dist/( --target x86_64-macos)?": "takes minutes",
     r"python -m streamkws\.native\.build library/": "takes a minute; tests/test_native.py builds one",
     r"systemctl enable --now streamkws": "needs root and systemd",
+    r"dask (scheduler|worker tcp://host:8786 --nworkers auto --nthreads 1)": "would wait for others",
     r"curl http://127\.0\.0\.1:9400/(metrics|health)": "asks a server that runs; tests/test_server_metrics.py does",
     r"pulseaudio -n .*": PLAYER,
     r"paplay streamkws/demo\.flac": PLAYER,
@@ -59,9 +64,11 @@ PARSED = {
     "serve": "would take a port of this machine; its settings are checked",
     "train": "takes hours; its recipe and stage are checked",
     "voices": "downloads half a gigabyte",
+    "new": "downloads as much, and takes half an hour",
     "mine": "takes a quarter of an hour",
     "fetch-teacher": "downloads",
     "export": "needs a library of compiled kernels, which a checkout lacks; tests/test_c_export.py has one",
+    "scan": "starts a cluster; tests/test_scanning.py runs it, and so do the page's blocks of Python",
 }
 """Commands of streamkws that are not run, only their arguments are parsed, and why."""
 SHORTENED = {"bench": ["--seconds", "0.2"]}
@@ -135,6 +142,8 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     shutil.copy(ROOT / "models" / "wakewords.toml", tmp_path / "models")
     shutil.copy(ROOT / "models" / "wakewords.w4a8.safetensors", tmp_path / "models" / "robot.w4a8.safetensors")
+    robot = random_model(keywords=("hey robot", "lights on")).quantize(4, 8)
+    kws.save_model(robot, tmp_path / "hey_robot.safetensors")
     for block in of("toml"):
         (tmp_path / f"{name_in_toml(block.text)}.toml").write_text(block.text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -177,19 +186,29 @@ def test_python_runs(block, reader, monkeypatch, capsys):
     if "Server" in text:  # which serves until it is told to end
         monkeypatch.setattr("streamkws.server.Server.serve", lambda server: server.stop())
         text = text.replace("10400", "0")
+    if "hits.parquet/" in text:
+        write_hits(reader / "hits.parquet")
     monkeypatch.setattr(kws, "Microphone", FakeMicrophone)
-    exec(compile("\n" * (block.line - 1) + text, str(block.page), "exec"), {"__name__": "example"})
+    exec(compile("\n" * (block.line - 1) + text, str(block.page), "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     if "kitchen.flac" in text or "Microphone" in text:
         for keyword in kws.load_model("wakewords").keywords:
             assert keyword in printed, f"{block} does not print {keyword}"
 
 
+def write_hits(folder):
+    """Write what a scan of the demo would."""
+    model = kws.load_model("wakewords")
+    heard = hear(kws.Detector(model), Piece(Recording("demo", str(DEMO))))
+    with Dataset(folder, model, model.thresholds) as dataset:
+        dataset.commit("part", [Recording("demo", str(DEMO))], [heard])
+
+
 def test_there_are_examples_of_every_way_to_embed():
     text = "".join(block.text for block in of("python"))
     for name in (
         "kws.detect(", "detector.hear(", "detector.audio(", "kws.listen(", "async for", "detector.push(",
-        "detector.lost(", "BatchDetector(", "kws.posteriors(", "copy.deepcopy(", "Server(",
+        "kws.scan(", "detector.lost(", "BatchDetector(", "kws.posteriors(", "copy.deepcopy(", "Server(",
     ):  # fmt: skip
         assert name in text, name
 
@@ -225,6 +244,12 @@ def check_parsed(arguments):
         name = "this machine" if arguments.zeroconf == "" else arguments.zeroconf
         limits = {"max_clients": arguments.clients, "idle_s": arguments.idle}
         ServerConfig(arguments.uri, near=arguments.near, metrics=arguments.metrics, zeroconf=name, **limits)
+    if command == "new" and not arguments.plan:  # what it would have made, for the lines that follow
+        name = arguments.out or Path(arguments.phrases[0].replace(" ", "_"))
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(
+            ROOT / "models" / "wakewords.w4a8.safetensors", f"{str(name).removesuffix('.safetensors')}.w4a8.safetensors"
+        )
     if command == "train":
         chain = read_chain(arguments.config, arguments.held_out)
         if chain is None:

@@ -11,8 +11,9 @@ import threading
 import numpy as np
 import pytest
 from conftest import DEMO, KEYWORDS, random_model, run_python, speechlike
+from test_detector_together import mixed_models
 
-from streamkws import Detector, kernels, load_model
+from streamkws import Detector, kernels, load_model, save_model
 from streamkws.kernels import codes, front_end, network, packing, path, smoother
 from streamkws.native import build
 from streamkws.native.calls import library_calls
@@ -121,16 +122,36 @@ def test_the_whole_path_gives_numbas_events(calls, model, dtype):
             block = samples[start : start + 333]
             pair = (block, kernels.NO_FLOATS) if dtype == np.int16 else (kernels.NO_PCM, block)
             n = detect(detector._address, *pair)
-            said += detector._events[:n].tolist()
+            said += detector._events[0][:n].tolist()
         heard.append((said, detector.heard_s))
     assert heard[0] == heard[1]
     assert heard[0][0]
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_several_models_give_numbas_events(calls, dtype):
+    samples = speechlike(48_000)
+    samples = np.rint(samples * 32767).astype(np.int16) if dtype == np.int16 else samples
+    models, heard = mixed_models(), []
+    for detect_together in (path.detect_together, calls.detect_together):
+        detector, said = Detector(models), [[] for _ in models]
+        for start in range(0, samples.size, 333):
+            block = samples[start : start + 333]
+            pair = (block, kernels.NO_FLOATS) if dtype == np.int16 else (kernels.NO_PCM, block)
+            n = detect_together(detector._address, *pair)
+            assert n == detector._n_events.sum()
+            for its, events, n_its in zip(said, detector._events, detector._n_events, strict=True):
+                its += events[:n_its].tolist()
+        heard.append((said, detector.heard_s))
+    assert heard[0] == heard[1]
+    assert all(heard[0][0])
+
+
 def test_unusable_samples_are_told(calls, model):
-    detector = Detector(model)
     block = np.array([0.0, np.nan], np.float32)
+    detector, several = Detector(model), Detector(mixed_models())
     assert calls.detect(detector._address, kernels.NO_PCM, block) == -1
+    assert calls.detect_together(several._address, kernels.NO_PCM, block) == -1
 
 
 # Called by Python
@@ -167,7 +188,7 @@ def test_other_threads_run_meanwhile(calls, model):
         detector, said = Detector(model, 0.3), []
         for start in range(0, samples.size, 160):
             n = calls.detect(detector._address, samples[start : start + 160], kernels.NO_FLOATS)
-            said += detector._events[:n].tolist()
+            said += detector._events[0][:n].tolist()
         heard[name] = said
 
     threads = [threading.Thread(target=listen, args=(name,)) for name in range(4)]
@@ -187,6 +208,28 @@ def test_a_process_with_a_library_hears_the_same_and_loads_no_compiler(folder):
     assert run_python(script, **{FOLDER: str(folder)}) == f"{expected} []"
     assert run_python(f"import sys; sys.modules['numba'] = None; {script}", **{FOLDER: str(folder)}).startswith("[(")
     assert run_python(script, **{FOLDER: ""}) == f"{expected} ['llvmlite', 'numba']"
+
+
+def test_a_process_with_a_library_hears_several_models_and_loads_no_compiler(folder, tmp_path):
+    models, samples = mixed_models(), speechlike(60_000)
+    for place, model in enumerate(models):
+        save_model(model, tmp_path / f"{place}.safetensors")
+    np.save(tmp_path / "samples.npy", samples)
+    script = (
+        "import copy, pathlib, sys, numpy as np, streamkws as kws; folder = pathlib.Path(sys.argv[1]);"
+        "samples = np.load(folder / 'samples.npy');"
+        "detector = kws.Detector(sorted(folder.glob('*.safetensors'))); hits = detector.push(samples[:30_001]);"
+        "detector = copy.copy(detector); hits += detector.push(samples[30_001:]) + detector.flush();"
+        "print([(hit.keyword, hit.score, hit.peak) for hit in hits], sorted({'numba', 'llvmlite'} & set(sys.modules)))"
+    )
+    detector = Detector(models)
+    hits = detector.push(samples) + detector.flush()
+    assert {hit.keyword for hit in hits} > {"stop"}
+    environment = {**os.environ, FOLDER: str(folder)}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"{[(hit.keyword, hit.score, hit.peak) for hit in hits]} []"
 
 
 def kws_detect():

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import numpy as np
 import pytest
-from tones import KEYWORDS, RATE, pcm, tones, tones_model
+from tones import KEYWORDS, RATE, other_model, pcm, tones, tones_model
 from wyoming.client import AsyncClient
 from wyoming.info import Describe, Info
+from wyoming.wake import Detect
 from wyoming_talk import (
     ANSWER_S,
     CHUNK,
@@ -54,6 +57,33 @@ class TestInfo:
             assert (ww.phrase, ww.description, ww.version, ww.languages) == (ww.name, ww.name, "tones.f32", [])
             assert ww.attribution.name and ww.attribution.url
         assert not (info.asr or info.tts or info.satellite)
+
+
+class TestSeveralModels:
+    def test_each_wake_word_says_its_model(self, model: Model) -> None:
+        async def talk(client: AsyncClient) -> Info:
+            await say(client, Describe())
+            return Info.from_event(await client.read_event())
+
+        (program,) = conversation([model, other_model()], talk).wake
+        versions = [(ww.name, ww.version) for ww in program.models]
+        assert versions == [("low tone", "tones.f32"), ("high tone", "tones.f32"), ("bell", "other.w4a8")]
+
+    def test_a_client_hears_both_or_what_it_names(self, model: Model) -> None:
+        def asking(names: list[str]) -> Callable[[AsyncClient], Coroutine[Any, Any, list[str]]]:
+            async def talk(client: AsyncClient) -> list[str]:
+                await say(client, Detect(names=names))
+                for chunk in chunks(pcm(tones("low tone", "high tone"))):
+                    await say(client, chunk)
+                return [keyword for keyword, _ in heard(await answers(client))]
+
+            return talk
+
+        both = [model, other_model()]
+        assert conversation(both, asking([])) == ["low tone", "high tone", "bell"]
+        assert conversation(both, asking(["bell", "low tone"])) == ["low tone", "bell"]
+        with pytest.raises(ConfigError, match="unknown keyword 'x'; the models know: low tone, high tone, bell"):
+            Server(both, ServerConfig(keywords=["x"]))
 
 
 def test_server_checks_keywords_and_thresholds(model: Model) -> None:

@@ -25,6 +25,7 @@ from wyoming_talk import (
 )
 
 from streamkws import Model, detect
+from streamkws.model_set import ModelSet
 from streamkws.server import ServerConfig
 from streamkws.server.config import LEVEL_S
 from streamkws.server.detectors import DetectorPool
@@ -122,7 +123,7 @@ class TestTimestamps:
 
 class TestLevel:
     def stream(self, model: Model, near: float | None = None) -> Stream:
-        pool = DetectorPool(model, ServerConfig(near=near, thresholds=1.0 if near else None))
+        pool = DetectorPool(ModelSet(model), ServerConfig(near=near, thresholds=1.0 if near else None))
         return Stream(pool._new_detector(), AudioFormat(RATE, 2, 1), 0, frozenset(model.keywords))
 
     def test_audio_that_is_not_kept_any_more_has_none(self, model: Model) -> None:
@@ -141,7 +142,9 @@ class TestLevel:
 
 class TestClock:
     def test_clock_keeps_no_more_than_it_needs(self, model: Model) -> None:
-        stream = Stream(DetectorPool(model, ServerConfig())._new_detector(), AudioFormat(RATE, 2, 1), 0, frozenset())
+        stream = Stream(
+            DetectorPool(ModelSet(model), ServerConfig())._new_detector(), AudioFormat(RATE, 2, 1), 0, frozenset()
+        )
         for index in range(5000):
             stream.push(stream.add(stream.format, bytes(32), index))
         assert len(stream._clock._marks) < 100

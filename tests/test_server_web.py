@@ -56,6 +56,10 @@ def test_head_has_no_body() -> None:
     ("sent", "status"),
     [
         (b"GET /a?x=1 HTTP/1.1\r\n\r\n", b"200 OK"),
+        (b"GET http://localhost:9400/a HTTP/1.1\r\n\r\n", b"200 OK"),
+        (b"GET HTTP://[::1]/a?x=http://y HTTP/1.1\r\n\r\n", b"200 OK"),
+        (b"GET http://localhost HTTP/1.1\r\n\r\n", b"404 Not Found"),
+        (b"GET ftp://localhost/a HTTP/1.1\r\n\r\n", b"404 Not Found"),
         (b"GET /down HTTP/1.1\r\n\r\n", b"503 Service Unavailable"),
         (b"GET / HTTP/1.1\r\n\r\n", b"404 Not Found"),
         (b"GET /\xff HTTP/1.1\r\n\r\n", b"404 Not Found"),
@@ -75,21 +79,27 @@ def test_one_that_asks_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     assert exchange(b"GET /a HTTP/1.1\r\n") == b""
 
 
-def test_few_connections_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connections_hold_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While as many were silent as there may be, /health was refused: monitoring took the server for dead."""
     monkeypatch.setattr(web_module, "MAX_REQUESTS", 2)
 
     async def scenario() -> None:
         async with listening() as web:
-            waiting = [await connect(web) for _ in range(2)]
-            while len(web._tasks) < 2:
-                await asyncio.sleep(0.01)
-            with pytest.raises(ConnectionError):
-                await get(f"{web.uri}/a")
-            for _, writer in waiting:
-                writer.close()
-            while web._tasks:
-                await asyncio.sleep(0.01)
+            silent = []
+            for _ in range(2):
+                silent.append(await connect(web))
+                while len(web._tasks) < len(silent):
+                    await asyncio.sleep(0.01)
+            for _ in range(3):
+                assert await get(f"{web.uri}/a") == (200, "here\n")
+            assert await asyncio.wait_for(silent[0][0].read(), ANSWER_S) == b""  # the one that came first is gone
+            silent[1][1].write(b"GET /a HTTP/1.1\r\n\r\n")  # the other may still ask
+            assert (await asyncio.wait_for(silent[1][0].read(), ANSWER_S)).endswith(b"here\n")
+            many = [await connect(web) for _ in range(20)]
             assert await get(f"{web.uri}/a") == (200, "here\n")
+            assert len(web._tasks) <= 2
+            for _, writer in [*silent, *many]:
+                writer.close()
 
     asyncio.run(scenario())
 

@@ -156,7 +156,7 @@ def test_raw_source_refuses_a_closed_stream(monkeypatch: pytest.MonkeyPatch) -> 
         assert refused(RawSource) == "standard input: expected an open stream, got a closed one"
 
 
-@pytest.mark.parametrize("magic", [b"RIFF", b"fLaC", b"OggS", b"ID3\x03"])
+@pytest.mark.parametrize("magic", [b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"ID3\x03"])
 def test_raw_source_refuses_an_audio_file(magic: bytes) -> None:
     for sizes in ([], [1, 1, 1, 1]):
         assert refused(lambda s=sizes: list(RawSource(Dribble(magic + bytes(100), s)))) == (

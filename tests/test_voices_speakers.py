@@ -1,6 +1,7 @@
 """Synthesized speakers: what is missing is made, of any keywords, by a worker in an environment of its own."""
 
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -205,12 +206,56 @@ def test_the_command_says_in_a_line_what_is_missing(tmp_path, monkeypatch, capsy
     )
 
 
-def test_without_npm_the_command_says_so(tmp_path, monkeypatch, capsys):
+class Answer(io.BytesIO):
+    """What a registry sends."""
+
+
+def test_without_npm_the_voices_come_from_the_registry(tmp_path, monkeypatch):
+    asked = []
+
+    def answered(address, timeout):
+        asked.append(address)
+        return Answer(b"a package")
+
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://packages.example/npm/")
+    monkeypatch.setattr(speakers.urllib.request, "urlopen", answered)
+    with pytest.raises(MissingExtraError, match="another file than expected"):
+        speakers.fetch_voices(tmp_path)
+    assert asked == ["https://packages.example/npm/kokoro-js/-/kokoro-js-1.2.1.tgz"]
+    monkeypatch.setattr(speakers, "VOICES_SHA256", hashlib.sha256(b"a package").hexdigest())
+    assert speakers.fetch_voices(tmp_path).read_bytes() == b"a package"
+
+
+def test_without_npm_and_registry_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speakers.Environment, "python", lambda self: tmp_path / "bin" / "python")
     monkeypatch.setattr(speakers, "HOME", tmp_path)
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9")
     assert cli.main(["voices", str(tmp_path / "made"), "--speakers", "1"]) == 1
-    assert capsys.readouterr().err == (
-        "streamkws: the synthesizer Kokoro-82M (its voices come by npm) cannot be installed: "
-        "expected the command npm, found none\n"
-    )
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "(its voices) cannot be fetched from http://127.0.0.1:9" in error
+
+
+def test_files_that_speakers_read(tmp_path, monkeypatch):
+    requests = []
+
+    def answers(request):
+        requests.append(request)
+        for name, number, kind in request["files"]:
+            soundfile.write(f"{request['folder']}/{name}", np.zeros(8000, np.int16), 16000, format="FLAC")
+            yield number, kind, [["hey robot", 100, 4000], ["other", 5000, 7000]]
+
+    monkeypatch.setattr(speakers, "answers", answers)
+    lines = (("hey robot", "hey robot"), ("other", "/hˈeɪ/"))
+    scripts = {f"k{n}.flac": speakers.Script(n, lines, sentences=1, accent=n == 1, kept_out=n == 2) for n in range(3)}
+    speakers.read_aloud(tmp_path / "said", {"k0.flac": scripts["k0.flac"]}, ["hey robot"])
+    speakers.read_aloud(tmp_path / "said", scripts, ["hey robot"])
+    assert [[name for name, *_ in request["files"]] for request in requests] == [["k0.flac"], ["k1.flac", "k2.flac"]]
+    assert requests[1]["scripts"]["k2.flac"] == {
+        "number": 2, "lines": lines, "sentences": 1, "accent": False, "kept_out": True,
+    }  # fmt: skip
+    clips, others = read_synthetic(tmp_path / "said", ("hey robot",))
+    assert len(clips) == len(others.segments) == 3
+    speakers.read_aloud(tmp_path / "said", scripts, ["hey robot"])
+    assert len(requests) == 2  # nothing was left to do

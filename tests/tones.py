@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,22 @@ def tones(*keywords: str) -> np.ndarray:
     for keyword in keywords:
         pieces += [0.5 * np.sin(2 * np.pi * TONES_HZ[keyword] * time_s), silence]
     return np.concatenate(pieces).astype(np.float32)
+
+
+def other_model() -> Model:
+    """A w4a8 model with the front end of tones_model, whose one keyword, "bell", is the high tone again."""
+    tones = tones_model()
+    config = replace(
+        tones.config,
+        keywords=("bell",),
+        layers=(replace(tones.config.layers[0], n_outputs=1),),
+        thresholds={"bell": 0.5},
+        durations_s={},
+        provenance={"name": "other"},
+    )
+    layer = tones.layers[0]
+    weights = FloatWeights(*tones.features, (layer.weights[1:],), (layer.bias[1:],))
+    return Model.from_float(config, weights).quantize(4, 8)
 
 
 def pcm(samples: np.ndarray) -> bytes:

@@ -17,6 +17,7 @@ from wyoming.event import Event, async_read_event
 from wyoming.ping import Ping, Pong
 
 from streamkws import Model, detect
+from streamkws.model_set import Models
 from streamkws.server import Server, ServerConfig
 
 ANSWER_S = 30.0
@@ -26,13 +27,13 @@ CHUNK = {"rate": RATE, "width": 2, "channels": 1}
 
 
 @asynccontextmanager
-async def serving(model: Model, uri: str = FREE_PORT, **settings: Any) -> AsyncIterator[Server]:
+async def serving(model: Models, uri: str = FREE_PORT, **settings: Any) -> AsyncIterator[Server]:
     async with Server(model, ServerConfig(uri, **settings)) as running:
         yield running
 
 
 def conversation(
-    model: Model, talk: Callable[[AsyncClient], Awaitable[Any]], uri: str = FREE_PORT, **settings: Any
+    model: Models, talk: Callable[[AsyncClient], Awaitable[Any]], uri: str = FREE_PORT, **settings: Any
 ) -> Any:
     """What a client's talk with a server of its own gives."""
 

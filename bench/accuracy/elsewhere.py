@@ -35,6 +35,7 @@ from streamkws import Detector, Model, load_model
 from streamkws.corpus import read_corpus
 from streamkws.evaluation.counting import STRETCH_S, counting_limits
 from streamkws.evaluation.curves import sweep_thresholds
+from streamkws.evaluation.intervals import rate_interval
 from streamkws.evaluation.scoring import Condition, Posteriors, ScoredCorpus, Scores, score_corpus, score_recordings
 from streamkws.evaluation.thresholds import confident_threshold
 from streamkws.evaluation.timeline import Timeline
@@ -48,23 +49,6 @@ TARGET_FA_PER_H, CONFIDENCE = 0.2, 0.9
 CONDITIONS = (Condition("clean"), Condition("10 dB", 10.0), Condition("rooms", in_room=True))
 N_DRAWS = 2000
 SILENCE = np.zeros(RATE // 2, np.int16)
-
-
-def poisson_interval(n: int, hours: float, share: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a rate per hour, from n events in so many hours (Garwood 1936)."""
-
-    def at_most(k: int, mean: float) -> float:
-        return sum(math.exp(i * math.log(mean) - mean - math.lgamma(i + 1)) for i in range(k + 1)) if k >= 0 else 0.0
-
-    def mean_where(k: int, probability: float) -> float:
-        low, high = 1e-9, 10.0 * (k + 5)
-        for _ in range(100):
-            middle = (low + high) / 2
-            low, high = (middle, high) if at_most(k, middle) > probability else (low, middle)
-        return low
-
-    tail = (1 - share) / 2
-    return (mean_where(n - 1, 1 - tail) / hours if n else 0.0), mean_where(n, tail) / hours
 
 
 @dataclass(frozen=True)
@@ -88,7 +72,7 @@ class Judged:
     def rate(self, n: int, hours: float) -> str:
         """So many false accepts in hours as a rate per hour and keyword, with its interval."""
         keyword_hours = hours * len(self.model.keywords)
-        low, high = poisson_interval(n, keyword_hours)
+        low, high = rate_interval(n, keyword_hours)
         return f"{n / keyword_hours:.2f} ({low:.2f} to {high:.2f})"
 
     @property
@@ -184,7 +168,7 @@ def left_out_sets(judged: Judged) -> list[dict[str, Any]]:
             for k, keyword in enumerate(judged.model.keywords)
         }
         n = sum(judged.false_accepts(thresholds)[name].values())
-        low, high = poisson_interval(n, hours * len(thresholds))
+        low, high = rate_interval(n, hours * len(thresholds))
         rows.append({"set": name, "hours": hours, "false_accepts": n, "low": low, "high": high})
     return rows
 

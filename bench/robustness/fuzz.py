@@ -1,13 +1,15 @@
-"""Hostile files: mutated model files and recordings, each of which must be used or refused with one clear line.
+"""Hostile bytes: mutated model files, recordings and talks with the server, each used or refused with one clear line.
 
     python bench/robustness/fuzz.py --count 20000             so many of each kind, on all cores
     python bench/robustness/fuzz.py --count 20000 --write     also write the table in bench/README.md
+    python bench/robustness/fuzz.py --count 1000000 --log runs/fuzz.jsonl    goes on where it was ended
     python bench/robustness/fuzz.py --kind models --seed 7 --count 1    one mutation again, by its number
 
 A mutation changes entries of a model file's configuration (to other numbers, types and names), of its table of tensors,
-and bytes and floats of its tensors; or bytes of a recording, most of them in its header, or its length. Each depends on
-the seed alone. A model that loads hears two seconds of noise, music and silence; its posteriors must be finite. Lost is
-what raised another exception, answered NaN, or ended its process: a process works on 200 mutations at a time.
+and bytes and floats of its tensors; or bytes of a recording, most of them in its header, or its length; a talk is as
+talks.py says. Each depends on the seed alone. A model that loads hears two seconds of noise, music and silence; its
+posteriors must be finite. Lost is what raised another exception, answered NaN, or ended its process: a process works on
+some thousand mutations, and is begun again behind one that ended it.
 """
 
 from __future__ import annotations
@@ -24,43 +26,28 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.report import ROOT, markdown, publish
+from bench.robustness.mutations import VALUES, changed_bytes, places, put
+from bench.robustness.talks import Talks, mutated_talk, talks
 from streamkws import AudioError, Detector, ModelFileError, load_model
 from streamkws.sources import open_source
 
 MODELS = ("wakewords.f32", "wakewords.w8a8", "wakewords.w4a8")
-BATCH = 200
+BATCH = 2000
 MEMORY_BYTES = 6 << 30
+MEMORY = Path("/dev/shm")
+"""Files here are on no disk: to open one for writing took 2.4 ms elsewhere, more than the mutation in it."""
 USED, REFUSED = "used", "refused"
-VALUES: tuple[Any, ...] = (
-    None, True, False, -1, 0, 1, 2, 3, 7, 1.5, 4096, 65536, 1_000_000, 2**31, 2**33, 2**63, 2**64, 10**30, 1e9, 1e308,
-    -1e308, 1e-320, math.nan, math.inf, "", "x", "\x00", "../../x", "\x1b[2J", "\ud800", [], {}, [1], [[]], {"a": 1},
-)  # fmt: skip
 FLOATS = (math.nan, math.inf, 1e38, -1e38, 1e30, 1e-44)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything in a JSON value."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inside in items:
-        yield from places(inside, (*path, key))
-    if path:
-        yield path
-
-
-def put(value: Any, path: tuple[Any, ...], new: Any) -> None:
-    """Replace what is at a path."""
-    for key in path[:-1]:
-        value = value[key]
-    value[path[-1]] = new
 
 
 def mutated_model(rng: random.Random, content: bytes) -> bytes:
@@ -85,24 +72,6 @@ def mutated_model(rng: random.Random, content: bytes) -> bytes:
     return struct.pack("<Q", len(head)) + head + bytes(body)
 
 
-def mutated_audio(rng: random.Random, content: bytes) -> bytes:
-    """A recording with some of its bytes changed, cut, doubled or moved."""
-    data = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        kind, reach = rng.random(), min(len(data), rng.choice((64, 64, 512, len(data))))
-        place = rng.randrange(max(1, reach))
-        if kind < 0.6 and data:
-            for _ in range(rng.choice((1, 4))):
-                data[min(len(data) - 1, place + rng.randrange(4))] = rng.choice((0, 255, 127, 128, rng.randrange(256)))
-        elif kind < 0.75:
-            del data[place : place + rng.choice((1, 4, 100, len(data)))]
-        elif kind < 0.9:
-            data[place:place] = data[place : place + rng.choice((1, 4, 100))]
-        else:
-            data = data[: rng.randrange(len(data) + 1)]
-    return bytes(data)
-
-
 def try_model(path: Path) -> str:
     """USED or REFUSED, or what went wrong."""
     try:
@@ -123,9 +92,9 @@ def try_model(path: Path) -> str:
     return USED
 
 
-def try_audio(path: Path) -> str:
+def try_audio(detector: Detector, path: Path) -> str:
     """USED or REFUSED, or what went wrong."""
-    detector = Detector(load_model("wakewords.w4a8"), history_s=0)
+    detector.reset()
     n_samples = 0
     try:
         with open_source(path) as blocks:
@@ -161,20 +130,47 @@ def models() -> list[bytes]:
     return [(ROOT / "models" / f"{name}.safetensors").read_bytes() for name in MODELS]
 
 
-KINDS: dict[
-    str, tuple[Callable[[], list[bytes]], Callable[[random.Random, bytes], bytes], Callable[[Path], str], str]
-] = {
-    "models": (models, mutated_model, try_model, ".safetensors"),
-    "recordings": (recordings, mutated_audio, try_audio, ".wav"),
+@contextmanager
+def hearing_recordings() -> Iterator[Callable[[Path], str]]:
+    """try_audio with one detector for all."""
+    yield partial(try_audio, Detector(load_model("wakewords.w4a8"), history_s=0))
+
+
+@contextmanager
+def hearing_talks() -> Iterator[Callable[[Path], str]]:
+    """Talks with one server for all."""
+    with Talks(USED, REFUSED) as heard:
+        yield lambda path: heard.attempt(path.read_bytes())
+
+
+class Kind(NamedTuple):
+    """What is mutated.
+
+    originals: its files. mutate: makes another file of one of them, by random numbers. suffix: of its name.
+    hearing: gives a function of a file that returns USED, REFUSED, or what went wrong.
+    """
+
+    originals: Callable[[], list[bytes]]
+    mutate: Callable[[random.Random, bytes], bytes]
+    suffix: str
+    hearing: Callable[[], AbstractContextManager[Callable[[Path], str]]]
+
+
+KINDS = {
+    "models": Kind(models, mutated_model, ".safetensors", lambda: nullcontext(try_model)),
+    "recordings": Kind(recordings, changed_bytes, ".wav", hearing_recordings),
+    "talks": Kind(talks, mutated_talk, ".talk", hearing_talks),
 }
 
 
 def work(kind: str, seeds: range) -> None:
     """Try the mutations of some seeds, and print a line of JSON for each before the next one begins."""
-    originals, mutate, attempt, suffix = KINDS[kind]
-    contents = originals()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"mutated{suffix}")
+    contents, mutate = KINDS[kind].originals(), KINDS[kind].mutate
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder,
+        KINDS[kind].hearing() as attempt,
+    ):
+        path = Path(folder, f"mutated{KINDS[kind].suffix}")
         for seed in seeds:
             rng = random.Random(f"{kind} {seed}")
             path.write_bytes(mutate(rng, rng.choice(contents)))
@@ -206,6 +202,45 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
+class Log:
+    """Finished batches, a line of JSON each, so that a run goes on where it was ended.
+
+    path: None for none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._found: dict[tuple[str, int, int], dict[str, Any]] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                with suppress(ValueError):  # of a line that was being written when the run was ended
+                    one = json.loads(line)
+                    self._found[one["kind"], one["first"], one["stop"]] = one
+
+    def get(self, kind: str, seeds: range) -> dict[str, Any] | None:
+        """What was found of a batch in an earlier run."""
+        return self._found.get((kind, seeds.start, seeds.stop))
+
+    def put(self, found: dict[str, Any]) -> None:
+        """Note what was found of a batch."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+
+
+def try_batch(kind: str, log: Log, seeds: range) -> dict[str, Any]:
+    """Try a batch, unless the log has it: how many were used and refused, and what of each that was lost."""
+    if (known := log.get(kind, seeds)) is not None:
+        return known
+    outcomes = in_a_process(kind, seeds)
+    counts = Counter(outcomes.values())
+    lost = {str(seed): outcome for seed, outcome in outcomes.items() if outcome not in (USED, REFUSED)}
+    found = {"kind": kind, "first": seeds.start, "stop": seeds.stop, USED: counts[USED], REFUSED: counts[REFUSED]}
+    log.put(found := found | {"lost": lost})
+    return found
+
+
 def main() -> None:
     """Try, print, and write where asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -213,6 +248,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="number of the first (0)")
     parser.add_argument("--kind", choices=tuple(KINDS), help="only these")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), metavar="N", help="at once (one a core)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="note what is done here, and go on behind it")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output, instead of the table")
     parser.add_argument("--write", action="store_true", help="write the table into bench/README.md")
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
@@ -220,23 +256,22 @@ def main() -> None:
     if arguments.worker:
         work(arguments.kind, range(*arguments.worker))
         return
-    rows, results, n_lost = [], {}, 0
+    rows, results, log = [], {}, Log(arguments.log)
+    last = arguments.seed + arguments.count
+    batches = [range(first, min(first + BATCH, last)) for first in range(arguments.seed, last, BATCH)]
     for kind in [arguments.kind] if arguments.kind else KINDS:
-        last = arguments.seed + arguments.count
-        batches = [range(first, min(first + BATCH, last)) for first in range(arguments.seed, last, BATCH)]
+        counts: Counter[str] = Counter()
         with ThreadPoolExecutor(arguments.processes) as pool:
-            parts = list(pool.map(partial(in_a_process, kind), batches))
-        found = {seed: outcome for part in parts for seed, outcome in part.items()}
-        counts = Counter(outcome if outcome in (USED, REFUSED) else "lost" for outcome in found.values())
-        for seed, outcome in found.items():
-            if outcome not in (USED, REFUSED):
-                print(f"{kind} {seed}: {outcome}", file=sys.stderr)
-        n_lost += counts["lost"]
+            for seeds, found in zip(batches, pool.map(partial(try_batch, kind, log), batches), strict=True):
+                counts += Counter({USED: found[USED], REFUSED: found[REFUSED], "lost": len(found["lost"])})
+                for seed, outcome in found["lost"].items():
+                    print(f"{kind} {seed}: {outcome}", file=sys.stderr)
+                print(f"{kind}: {seeds.stop - arguments.seed:,} of {arguments.count:,}", file=sys.stderr)
         rows.append([kind, *(f"{counts[name]:,}" for name in (USED, REFUSED, "lost"))])
-        results[kind] = dict(counts)
+        results[kind] = {name: counts[name] for name in (USED, REFUSED, "lost")}
     text = markdown(["mutated", "used", "refused in one line", "lost"], rows) + "\n\n"
     publish(arguments, "fuzz", text, results)
-    sys.exit(int(n_lost > 0))
+    sys.exit(int(any(counts["lost"] for counts in results.values())))
 
 
 if __name__ == "__main__":

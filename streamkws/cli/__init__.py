@@ -1,5 +1,5 @@
-"""The command line: streamkws demo | detect | listen | devices | review | record | info | quantize | train | evaluate |
-voices | mine | fetch-teacher | calibrate | plot | bench | serve | export.
+"""The command line: streamkws demo | detect | listen | devices | new | review | record | info | quantize | train |
+evaluate | voices | mine | fetch-teacher | calibrate | plot | bench | scan | serve | export.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a failure (a file that cannot
 be read, no microphone), 2 wrong usage (an option, a keyword or a name), 130 Ctrl-C. A command ends without a message
@@ -7,7 +7,7 @@ when the reader of its output closes the pipe. Each command imports what it need
 
 arguments: the parser, and the options that several commands have.
 output: lines, tables, JSON and a progress bar.
-demo, detect, live, review, record, models, training, calibrate, plot, bench, serve, export: the commands.
+demo, detect, live, new, review, record, models, training, calibrate, plot, bench, scan, serve, export: the commands.
 reactions, screen: parts of streamkws listen: what a detection starts, and the live picture.
 filing, keys, messages, meter: parts of review and record: files, single keys, what is printed, the live level.
 """
@@ -29,9 +29,11 @@ from streamkws.cli import (
     export,
     live,
     models,
+    new,
     plot,
     record,
     review,
+    scan,
     serve,
     training,
     voices,
@@ -92,6 +94,23 @@ def parser() -> Parser:
     )
     whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = Commands(whole)
-    for module in (demo, detect, live, review, record, models, training, voices, calibrate, plot, bench, serve, export):
+    everything = (
+        demo,
+        detect,
+        live,
+        new,
+        review,
+        record,
+        models,
+        training,
+        voices,
+        calibrate,
+        plot,
+        bench,
+        scan,
+        serve,
+        export,
+    )
+    for module in everything:
         module.add_to(commands)
     return whole

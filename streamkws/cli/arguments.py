@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +15,7 @@ from streamkws.errors import ConfigError, ModelFileError
 if TYPE_CHECKING:
     from streamkws.detector import Detector
     from streamkws.model import Model
+    from streamkws.model_set import ModelSet
 
 DEFAULT_MODEL = "wakewords"
 
@@ -79,9 +80,19 @@ def add_model_option(added: Parser) -> None:
     )
 
 
-def add_model_options(added: Parser) -> None:
-    """Add --model, --threshold and --keyword."""
-    add_model_option(added)
+def add_models_option(added: Parser) -> None:
+    """Add --model, which may be repeated."""
+    added.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|PATH",
+        help="a shipped model's name, or a model file; may be repeated: several models, without a keyword in common, "
+        f"hear the same audio (default: {DEFAULT_MODEL})",
+    )
+
+
+def add_listening_options(added: Parser) -> None:
+    """Add --threshold and --keyword."""
     added.add_argument(
         "--threshold",
         action="append",
@@ -156,19 +167,27 @@ def load_model(name: str) -> Model:
         raise ConfigError(str(error)) from None  # an unknown name is wrong usage, not a bad file
 
 
+def load_models(names: str | Sequence[str] | None) -> ModelSet:
+    """Load what --model names, the default model where it names none. Raises what load_model and ModelSet do."""
+    from streamkws.model_set import ModelSet
+
+    each = [names] if isinstance(names, str) else names or [DEFAULT_MODEL]
+    return ModelSet([load_model(name) for name in each])
+
+
 def new_detector(arguments: argparse.Namespace) -> Detector:
-    """Return a detector of the model, thresholds and keywords that the options choose."""
+    """Return a detector of the models, thresholds and keywords that the options choose."""
     with explain_if_slow(STARTING):
         import streamkws
 
-        model = load_model(arguments.model)
+        models = load_models(arguments.model)
         near = getattr(arguments, "near", None)
-        return streamkws.Detector(model, thresholds(arguments, model), arguments.keyword, near=near)
+        return streamkws.Detector(models, thresholds(arguments, models), arguments.keyword, near=near)
 
 
-def thresholds(arguments: argparse.Namespace, model: Model) -> dict[str, float] | None:
-    """Return the thresholds that --threshold sets for a model's keywords; None if it sets none."""
+def thresholds(arguments: argparse.Namespace, models: ModelSet) -> dict[str, float] | None:
+    """Return the thresholds that --threshold sets for the models' keywords; None if it sets none."""
     given: dict[str, float] = {}
     for keyword, value in sorted(arguments.threshold, key=lambda item: bool(item[0])):  # a keyword's own wins
-        given.update({keyword: value} if keyword else dict.fromkeys(model.keywords, value))
+        given.update({keyword: value} if keyword else dict.fromkeys(models.keywords, value))
     return given or None

@@ -1,4 +1,4 @@
-"""streamkws bench: how much of this machine a model takes."""
+"""streamkws bench: how much of this machine one or more models take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_option, load_model
+from streamkws.cli.arguments import Commands, add_json_option, add_models_option, load_models
 from streamkws.cli.output import STARTING, explain_if_slow, json_line, printable
 from streamkws.errors import ConfigError
 
@@ -26,9 +26,10 @@ def add_to(commands: Commands) -> None:
         "bench",
         "measure how much of a core live listening takes on this machine",
         "streamkws bench",
+        "streamkws bench --model wakewords --model mine.w4a8.safetensors",
         "streamkws bench --model mine.w4a8.safetensors --block 1280 --json",
     )
-    add_model_option(bench)
+    add_models_option(bench)
     bench.add_argument(
         "--seconds",
         type=float,
@@ -53,7 +54,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         from streamkws.detector import Detector
         from streamkws.evaluation.latency import cut, join, measure
 
-        detector = Detector(load_model(arguments.model))
+        detector = Detector(load_models(arguments.model))
     blocks = cut(as_int16(read_audio(DEMO)), block_samples)
     measure(detector.push, blocks, block_samples, len(blocks))  # warms up the caches and the clock
     end_s = time.perf_counter() + arguments.seconds
@@ -63,7 +64,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     fast = join(passes)
     n_live = max(1, round(arguments.seconds * SAMPLE_RATE / block_samples))
     live = measure(detector.push, blocks, block_samples, n_live, live=True)
-    model = detector.model.name
+    model = detector.name
     if arguments.json:
         for pace, timing in (("live", live), ("fast", fast)):
             print(json_line({"model": model, "block_samples": block_samples, "pace": pace, **timing.figures()}))

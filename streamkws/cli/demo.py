@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, new_detector
+from streamkws.cli.arguments import Commands, add_json_option, add_listening_options, add_models_option, new_detector
 from streamkws.cli.output import RESULTS, json_line, printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def add_to(commands: Commands) -> None:
         "streamkws demo --realtime",
     )
     demo.add_argument("--realtime", action="store_true", help="take as long as the recording lasts")
-    add_model_options(demo)
+    add_models_option(demo)
+    add_listening_options(demo)
     add_json_option(demo)
 
 
@@ -122,9 +123,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     detector = new_detector(arguments)
     expected = [_Expected(**item) for item in truth["keywords"] if item["keyword"] in detector.thresholds]
     samples = read_audio(PACKAGE / "demo.flac")
-    rate = detector.model.config.frontend.sample_rate
+    rate = detector.sample_rate
     report = _Report(detector, expected, len(samples) / rate, arguments.json)
-    report.begin(detector.model.name, samples)
+    report.begin(detector.name, samples)
     start_s = time.perf_counter()
     for start in range(0, len(samples), DEMO_BLOCK_SAMPLES):
         block = samples[start : start + DEMO_BLOCK_SAMPLES]

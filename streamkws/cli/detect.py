@@ -6,7 +6,14 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from streamkws.cli.arguments import Commands, add_json_option, add_model_options, add_near_option, new_detector
+from streamkws.cli.arguments import (
+    Commands,
+    add_json_option,
+    add_listening_options,
+    add_models_option,
+    add_near_option,
+    new_detector,
+)
 from streamkws.cli.output import Bar, Lines, print_error
 from streamkws.errors import AudioError
 
@@ -22,12 +29,14 @@ def add_to(commands: Commands) -> None:
         "find keywords in audio files",
         "streamkws detect kitchen.flac",
         "streamkws detect --json --keyword alexa --threshold 0.8 recordings/",
+        "streamkws detect --model wakewords --model robot.w4a8.safetensors kitchen.flac",
         "arecord -q -r 16000 -f S16_LE -c 1 -t raw | streamkws detect -",
     )
     detect.add_argument(
         "files", nargs="+", metavar="FILE", help="audio files, folders of audio files, or - for raw 16 kHz mono int16"
     )
-    add_model_options(detect)
+    add_models_option(detect)
+    add_listening_options(detect)
     add_near_option(detect)
     add_json_option(detect)
 
@@ -66,7 +75,7 @@ def _detect(arguments: argparse.Namespace) -> int:
 
 def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the files to search, with folders replaced by their audio files, and messages about unusable folders."""
-    from streamkws.audio import AUDIO_SUFFIXES, audio_files
+    from streamkws.audio import ALL_SUFFIXES, audio_files
 
     paths: list[str] = []
     complaints: list[str] = []
@@ -75,9 +84,11 @@ def _audio_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
             paths.append(name)
             continue
         unreadable: list[OSError] = []
-        found = [os.path.join(name, path.relative_to(name)) for path in audio_files(name, unreadable.append)]
+        found = [
+            os.path.join(name, path.relative_to(name)) for path in audio_files(name, unreadable.append, ALL_SUFFIXES)
+        ]
         complaints += [f"{error.filename}: {error.strerror}" for error in unreadable]
         if not found and not unreadable:
-            complaints.append(f"{name}: expected audio files in this folder ({' '.join(AUDIO_SUFFIXES)}), found none")
+            complaints.append(f"{name}: expected audio files in this folder ({' '.join(ALL_SUFFIXES)}), found none")
         paths += sorted(found)
     return paths, complaints

@@ -13,7 +13,8 @@ from streamkws.cli.arguments import (
     Commands,
     add_device_option,
     add_json_option,
-    add_model_options,
+    add_listening_options,
+    add_models_option,
     add_near_option,
     new_detector,
 )
@@ -42,6 +43,7 @@ def add_to(commands: Commands) -> None:
         "find keywords live in a microphone's audio, until Ctrl-C",
         "streamkws listen",
         "streamkws listen --device USB --threshold alexa=0.9",
+        "streamkws listen --model wakewords --model robot.w4a8.safetensors",
         "streamkws listen --exec 'notify-send \"$STREAMKWS_KEYWORD\"'",
         "streamkws listen --json --record heard/ >> heard.jsonl",
     )
@@ -60,7 +62,8 @@ def add_to(commands: Commands) -> None:
         metavar="DIR",
         help=f"save the audio around each near miss in this folder; --near says what is one (default: {NEAR:g})",
     )
-    add_model_options(listen)
+    add_models_option(listen)
+    add_listening_options(listen)
     add_near_option(listen)
     add_json_option(listen)
 
@@ -86,7 +89,7 @@ def _listen(arguments: argparse.Namespace) -> int:
         arguments.near = NEAR
     detector = new_detector(arguments)
     with only_our_messages(), Microphone(arguments.device) as microphone:
-        _hear(microphone, detector, f"{microphone.name} heard by {detector.model.name}", arguments)
+        _hear(microphone, detector, f"{microphone.name} heard by {detector.name}", arguments)
     return 0
 
 
@@ -99,7 +102,7 @@ def _hear(source: _Source, detector: Detector, title: str, arguments: argparse.N
     reactions = Reactions(detector, arguments.record, arguments.exec, screen is not None, arguments.beep)
     near_reactions = Reactions(detector, arguments.record_near, None, screen is not None, False)
     both = ((reactions, False), (near_reactions, True))
-    rate = detector.model.config.frontend.sample_rate
+    rate = detector.sample_rate
     nothing = np.zeros(0, np.int16)
     n_lost = 0
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from streamkws.cli.arguments import Commands, add_model_options, new_detector
+from streamkws.cli.arguments import Commands, add_listening_options, add_model_option, new_detector
 from streamkws.cli.output import Bar, print_error, printable
 from streamkws.errors import ConfigError
 
@@ -31,7 +31,8 @@ def add_to(commands: Commands) -> None:
         help="the picture to write, .png or .svg; an existing file is replaced (default: the name of FILE with .png in "
         "the current folder, if there is no such file yet)",
     )
-    add_model_options(plot)
+    add_model_option(plot)
+    add_listening_options(plot)
     plot.add_argument("--start", type=float, default=0.0, metavar="S", help="where to begin, in seconds (default: 0)")
     plot.add_argument("--end", type=float, metavar="S", help="where to end, in seconds (default: at the end)")
 

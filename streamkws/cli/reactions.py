@@ -116,7 +116,7 @@ class Reactions:
         from streamkws.audio import encode_flac
 
         assert self._folder is not None
-        flac = encode_flac(samples, self._detector.model.config.frontend.sample_rate)
+        flac = encode_flac(samples, self._detector.sample_rate)
         name = f"{re.sub(r'[^0-9A-Za-z_-]+', '_', keyword)}_{when:%Y-%m-%d_%H-%M-%S}"
         for path in numbered(self._folder / f"{name}.flac"):
             try:

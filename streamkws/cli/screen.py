@@ -36,7 +36,7 @@ class Screen:
     It is drawn in a thread of its own, so that it changes also while no audio comes. Lines that are printed meanwhile
     appear above it. The last picture stays on the screen.
 
-    title: the first line: the microphone and the model.
+    title: the first line: the microphone and the models.
     """
 
     def __init__(self, detector: Detector, title: str) -> None:
@@ -77,7 +77,7 @@ class Screen:
         self._lost_s = lost_s
         if len(block):
             self._level = max(self._level, float(abs(as_float(block)).max()))
-        for keyword, posterior in zip(self._detector.model.keywords, self._detector.levels(), strict=True):
+        for keyword, posterior in zip(self._detector.keywords, self._detector.levels(), strict=True):
             if keyword in self._posteriors:
                 self._posteriors[keyword] = max(self._posteriors[keyword], float(posterior))
         for hit in hits:

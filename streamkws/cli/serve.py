@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from streamkws.cli.arguments import Commands, add_model_options, add_near_option, load_model, thresholds
+from streamkws.cli.arguments import (
+    Commands,
+    add_listening_options,
+    add_models_option,
+    add_near_option,
+    load_models,
+    thresholds,
+)
 from streamkws.cli.output import STARTING, explain_if_slow, printable
 from streamkws.server.config import DEFAULT_URI, ServerConfig
 
@@ -24,6 +31,7 @@ def add_to(commands: Commands) -> None:
         "streamkws serve",
         "streamkws serve --uri tcp://0.0.0.0:10400 --zeroconf --threshold alexa=0.9",
         "streamkws serve --metrics 127.0.0.1:9400 --near 0.3 --verbose --log-format json",
+        "streamkws serve --model wakewords --model robot.w4a8.safetensors",
         "streamkws serve --uri unix:///run/streamkws/wyoming.sock --clients 4",
     )
     serve.add_argument(
@@ -75,7 +83,8 @@ def add_to(commands: Commands) -> None:
         default="text",
         help="lines of text, or a JSON object for each line (default: text)",
     )
-    add_model_options(serve)
+    add_models_option(serve)
+    add_listening_options(serve)
     add_near_option(serve, "count and log (--verbose), but never send to clients,")
 
 
@@ -93,10 +102,10 @@ def _new_server(arguments: argparse.Namespace) -> Server:
 
     name = f"streamkws on {socket.gethostname():.40}" if arguments.zeroconf == "" else arguments.zeroconf
     with explain_if_slow(STARTING, lambda reason: _say(reason, "starting")):
-        model = load_model(arguments.model)
+        models = load_models(arguments.model)
         config = ServerConfig(
             uri=arguments.uri,
-            thresholds=thresholds(arguments, model),
+            thresholds=thresholds(arguments, models),
             keywords=arguments.keyword,
             near=arguments.near,
             max_clients=arguments.clients,
@@ -105,7 +114,7 @@ def _new_server(arguments: argparse.Namespace) -> Server:
             metrics=arguments.metrics,
             zeroconf=name,
         )
-        return Server(model, config)
+        return Server(models, config)
 
 
 @contextmanager
@@ -157,7 +166,7 @@ async def _until_told(server: Server) -> int:
         loop.add_signal_handler(signal.SIGTERM, server.end)
         loop.add_signal_handler(signal.SIGINT, interrupt)
     async with server:
-        name, keywords = server.model.name, server.keywords
+        name, keywords = server.models.name, server.keywords
         listening = f"{name} listens on {server.uri} for {', '.join(keywords)}; Ctrl-C ends"
         _say(listening, "listening", uri=server.uri, model=name, keywords=keywords)
         if server.metrics_uri is not None:

@@ -76,7 +76,7 @@ def trace(
     last_s = math.inf if end_s is None else end_s
     if not 0 <= start_s < last_s:
         raise ConfigError(f"expected 0 <= start < end in seconds, got {start_s:g} and {last_s:g}")
-    model, config = detector.model, detector.model.config
+    model, config, stages = detector.model, detector.model.config, detector.stages[0]
     rate, hop, clock = config.frontend.sample_rate, config.frontend.hop_samples, config.clock
     first, last = start_s * rate, last_s * rate
     steps = [(sample - clock.first_end_samples) / clock.step_samples for sample in (first, last)]
@@ -89,9 +89,9 @@ def trace(
         try:
             for block in blocks:
                 samples = as_float(block)
-                frames = detector.front_end.push(samples)
-                posteriors = detector.network_state.push(frames)
-                detections += detector.smoother.push(posteriors)
+                frames = stages.front_end.push(samples)
+                posteriors = stages.network_state.push(frames)
+                detections += stages.smoother.push(posteriors)
                 low.push(samples)
                 high.push(samples)
                 mel.push(frames)

@@ -24,7 +24,7 @@ With numba, which nothing imports where a library serves:
     front_end   samples to log-mel frames
     network     frames to posteriors
     smoother    posteriors to decisions
-    path        all of it in one call
+    path        all of it in one call, for one model or several
 
 Shape letters: F mel bands, I inputs, O outputs, K keywords.
 """
@@ -46,6 +46,7 @@ from streamkws.kernels.layout import (
     SIGMOID,
     SOFTMAX,
     STREAM_ARRAYS,
+    TOGETHER_ARRAYS,
     FrontEndState,
     FrontEndTables,
     Network,
@@ -53,8 +54,9 @@ from streamkws.kernels.layout import (
     SmootherState,
     SmootherTables,
     StreamArrays,
+    TogetherArrays,
 )
-from streamkws.kernels.memory import ByAddress, OneStream, constant_arrays, own_arrays
+from streamkws.kernels.memory import ByAddress, OneStream, addresses, constant_arrays, own_arrays
 from streamkws.kernels.packing import (
     GROUP,
     LANES,
@@ -73,7 +75,7 @@ if TYPE_CHECKING or (LIBRARY is None and not IS_MISSING):
     from streamkws.kernels.codes import add_matvec_f32, matvec_u8_u4, matvec_u8_u8, quantize_vector
     from streamkws.kernels.front_end import push_samples
     from streamkws.kernels.network import push_frames
-    from streamkws.kernels.path import detect
+    from streamkws.kernels.path import detect, detect_together
     from streamkws.kernels.smoother import flush_smoother, push_posteriors
 elif IS_MISSING:
 
@@ -81,14 +83,15 @@ elif IS_MISSING:
         raise MissingExtraError('there are no compiled kernels for this machine here: pip install "streamkws[jit]"')
 
     add_matvec_f32 = matvec_u8_u4 = matvec_u8_u8 = quantize_vector = _missing
-    push_samples = push_frames = push_posteriors = flush_smoother = detect = _missing
+    push_samples = push_frames = push_posteriors = flush_smoother = detect = detect_together = _missing
 else:
     from streamkws.native.calls import library_calls
 
     _calls = library_calls(LIBRARY)
     add_matvec_f32, matvec_u8_u4, matvec_u8_u8 = _calls.add_matvec_f32, _calls.matvec_u8_u4, _calls.matvec_u8_u8
     quantize_vector, push_samples, push_frames = _calls.quantize_vector, _calls.push_samples, _calls.push_frames
-    push_posteriors, flush_smoother, detect = _calls.push_posteriors, _calls.flush_smoother, _calls.detect
+    push_posteriors, flush_smoother = _calls.push_posteriors, _calls.flush_smoother
+    detect, detect_together = _calls.detect, _calls.detect_together
 
 __all__ = [
     "ARMED",
@@ -110,6 +113,7 @@ __all__ = [
     "SIGMOID",
     "SOFTMAX",
     "STREAM_ARRAYS",
+    "TOGETHER_ARRAYS",
     "WEIGHT_OFFSET",
     "ByAddress",
     "FrontEndState",
@@ -121,9 +125,12 @@ __all__ = [
     "SmootherState",
     "SmootherTables",
     "StreamArrays",
+    "TogetherArrays",
     "add_matvec_f32",
+    "addresses",
     "constant_arrays",
     "detect",
+    "detect_together",
     "flush_smoother",
     "matvec_u8_u4",
     "matvec_u8_u8",

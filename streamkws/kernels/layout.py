@@ -336,3 +336,27 @@ STREAM_ARRAYS = tuple_kind(
     history=array_kind(np.int16),
     n_heard=array_kind(np.int64),
 )
+
+
+class TogetherArrays(NamedTuple):
+    """Several models that hear one stream.
+
+    streams: (n,) int64, the addresses of their StreamArrays, which have block, history and n_heard in common.
+    leaders: (n,) int64, for each the first of those that have its front end in common; a leader's own is itself.
+    n_events: (n,) int64, how many events a push wrote for each.
+    frames: (m,) float32, room for the log-mel frames of a push, those of one front end at a time.
+    """
+
+    streams: I64
+    leaders: I64
+    n_events: I64
+    frames: F32
+
+
+TOGETHER_ARRAYS = tuple_kind(
+    TogetherArrays,
+    streams=array_kind(np.int64),
+    leaders=array_kind(np.int64),
+    n_events=array_kind(np.int64),
+    frames=array_kind(np.float32),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -104,3 +105,9 @@ class ByAddress:
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError("native memory can be neither copied nor pickled; copy the Detector that owns it")
+
+
+def addresses(natives: Sequence[ByAddress]) -> Any:
+    """Where they are, (n,) int64, for a kernel that loads one after the other."""
+    found = [native.address for native in natives]
+    return np.array(found, np.int64) if COMPILED else found

@@ -12,7 +12,7 @@ import numpy as np
 from streamkws.kernels.layout import Kind
 from streamkws.kernels.memory import words_of
 from streamkws.native.library import Library
-from streamkws.native.signatures import PYTHON_FUNCTIONS, SIGNATURES
+from streamkws.native.signatures import PYTHON_FUNCTIONS, SIGNATURES, WHOLE_PATHS
 
 METH_FASTCALL = 0x80
 
@@ -65,6 +65,6 @@ def python_function(library: Library, name: str) -> Callable[..., int]:
 
 
 def library_calls(library: Library) -> SimpleNamespace:
-    """Every function of signatures by its name; detect takes what the kernel does, an address and two arrays."""
+    """Every function of signatures by its name; WHOLE_PATHS take what the kernels do, an address and two arrays."""
     calls = {name: _Call(library.function(name), kinds) for name, kinds in SIGNATURES.items()}
-    return SimpleNamespace(**calls, detect=python_function(library, "detect"))
+    return SimpleNamespace(**calls, **{name: python_function(library, name) for name in WHOLE_PATHS})

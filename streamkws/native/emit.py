@@ -20,7 +20,8 @@ from numba.core.registry import cpu_target
 
 from streamkws.kernels.compiling import KernelCache
 from streamkws.kernels.cpu import INSTRUCTIONS
-from streamkws.native.python_call import INT32, INT64, define_detect, python_places
+from streamkws.native.python_call import INT32, INT64, define_python_path, python_places
+from streamkws.native.signatures import WHOLE_PATHS
 from streamkws.native.targets import TARGETS, X86_64, Target, define_cpu_kinds, define_rounding
 
 
@@ -63,6 +64,7 @@ def kernels_module(target: Target) -> llvm.ModuleRef:
 
     module, parts = ir.Module("streamkws"), []
     module.triple = target.triple
+    places = python_places(module, is_defined=False)
     for name, (dispatcher, n_arguments) in ENTRIES.items():
         dispatcher.compile((types.int64,) * n_arguments)
         (overload,) = dispatcher.overloads.values()
@@ -76,8 +78,8 @@ def kernels_module(target: Target) -> llvm.ModuleRef:
         status = builder.call(inner, [result, error, *outer.args])
         is_good = builder.icmp_signed("==", status, INT32(0))
         builder.ret(builder.select(is_good, builder.load(result), INT64(-1)))
-        if name == "detect":
-            define_detect(module, outer, f"{outer.name}_python")
+        if name in WHOLE_PATHS:
+            define_python_path(module, places, outer, f"{outer.name}_python")
     whole = llvm.parse_assembly(str(module))
     for part in parts:
         whole.link_in(part, preserve=True)

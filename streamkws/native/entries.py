@@ -13,9 +13,9 @@ from streamkws.kernels.front_end import push_samples
 from streamkws.kernels.layout import Kind, TupleKind
 from streamkws.kernels.network import push_frames
 from streamkws.kernels.numba_types import array_at, load_at
-from streamkws.kernels.path import detect
+from streamkws.kernels.path import detect, detect_together
 from streamkws.kernels.smoother import flush_smoother, push_posteriors
-from streamkws.native.signatures import N_DETECT_ARGUMENTS, SIGNATURES
+from streamkws.native.signatures import N_PATH_ARGUMENTS, SIGNATURES
 
 _pcm_at, _floats_at = array_at(np.int16), array_at(np.float32)
 
@@ -24,6 +24,12 @@ _pcm_at, _floats_at = array_at(np.int16), array_at(np.float32)
 def detect_at(address: int, pcm: int, n_pcm: int, floats: int, n_floats: int) -> int:
     """path.detect of samples at addresses."""
     return detect(address, _pcm_at(pcm, n_pcm), _floats_at(floats, n_floats))
+
+
+@compiled()
+def detect_together_at(address: int, pcm: int, n_pcm: int, floats: int, n_floats: int) -> int:
+    """path.detect_together of samples at addresses."""
+    return detect_together(address, _pcm_at(pcm, n_pcm), _floats_at(floats, n_floats))
 
 
 def _by_address(kernel: Callable[..., Any], kinds: tuple[Kind, ...]) -> Callable[[int], int]:
@@ -54,7 +60,8 @@ _KERNELS = (
     quantize_vector,
 )
 ENTRIES: dict[str, tuple[Any, int]] = {
-    "detect": (detect_at, N_DETECT_ARGUMENTS),
+    "detect": (detect_at, N_PATH_ARGUMENTS),
+    "detect_together": (detect_together_at, N_PATH_ARGUMENTS),
     **{kernel.__name__: (_by_address(kernel, SIGNATURES[kernel.__name__]), 1) for kernel in _KERNELS},
 }
 """Each function of a library and how many int64 it takes; it returns an int64."""

@@ -39,10 +39,9 @@ def python_places(module: ir.Module, is_defined: bool) -> ir.GlobalVariable:
     return places
 
 
-def define_detect(module: ir.Module, detect: ir.Function, name: str) -> None:
-    """Define detect(address, pcm, floats) for CPython under a name: with two objects that have buffers, for detect of
-    numbers. It runs without the GIL; a METH_FASTCALL of CPython's."""
-    places = python_places(module, is_defined=False)
+def define_python_path(module: ir.Module, places: ir.GlobalVariable, path: ir.Function, name: str) -> None:
+    """Define path(address, pcm, floats) for CPython under a name: with two objects that have buffers, for a path of
+    numbers. places: the module's, of python_places. It runs without the GIL; a METH_FASTCALL of CPython's."""
     kind = ir.FunctionType(POINTER, [POINTER, POINTER.as_pointer(), INT64])
     function = ir.Function(module, kind, name)
     _, arguments, n_arguments = function.args
@@ -77,7 +76,7 @@ def define_detect(module: ir.Module, detect: ir.Function, name: str) -> None:
         for buffer, item_bytes in zip(buffers, (2, 4), strict=True)
         for value in (word(buffer, 0), builder.sdiv(word(buffer, 2), INT64(item_bytes)))
     ]
-    n_events = builder.call(detect, [address, *samples])
+    n_events = builder.call(path, [address, *samples])
     call("PyEval_RestoreThread", thread)
     for buffer in buffers:
         call("PyBuffer_Release", buffer)

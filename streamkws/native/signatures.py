@@ -1,6 +1,6 @@
 """The functions that a library has, and what they take. Needs no compiler.
 
-detect is the whole path, called for every block of live audio. It takes numbers: the address that memory.ByAddress
+Those of WHOLE_PATHS are called for every block of live audio. They take numbers: the address that memory.ByAddress
 gives, and of the samples in int16, then in float32, the address and how many. Every other function takes the address of
 its arguments, laid out one after the other by memory.words_of.
 """
@@ -22,7 +22,9 @@ from streamkws.kernels.layout import (
     scalar_kind,
 )
 
-N_DETECT_ARGUMENTS = 5
+WHOLE_PATHS = ("detect", "detect_together")
+"""The whole path, for one model and for several. Each is also there for CPython to call, see python_call."""
+N_PATH_ARGUMENTS = 5
 
 _INT, _F32, _F32_2D = scalar_kind(np.int64), array_kind(np.float32), array_kind(np.float32, 2)
 _U8, _I32, _EVENTS = array_kind(np.uint8), array_kind(np.int32), array_kind(EVENT)
@@ -36,7 +38,7 @@ SIGNATURES: dict[str, tuple[Kind, ...]] = {
     "add_matvec_f32": (_F32, _INT, _INT, _F32, _INT, _INT, _F32),
     "quantize_vector": (_F32, scalar_kind(np.float32), _U8, _F32_2D, _I32, _INT),
 }
-"""The kinds of each function's arguments."""
+"""The kinds of every other function's arguments."""
 
 PYTHON_FUNCTIONS = (
     "PyLong_AsLongLong",

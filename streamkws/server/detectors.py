@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from streamkws.detector import Detector
-from streamkws.model import Model
+from streamkws.model_set import ModelSet
 from streamkws.server.config import LEVEL_S, ServerConfig
 from streamkws.server.metrics import Metrics
-from streamkws.smoother import valid_keywords
 
 MAX_SPARE = 16
 """Detectors that are kept for clients to come; each takes some 250 kB, and some milliseconds to make."""
@@ -21,19 +20,19 @@ _Result = TypeVar("_Result")
 
 
 class DetectorPool:
-    """Detectors of one model that are lent to clients, and the threads that run them.
+    """Detectors of a server's models that are lent to clients, and the threads that run them.
 
-    Raises ConfigError for a keyword that the model does not know, and for a threshold or near that cannot be.
+    Raises ConfigError for a keyword that no model knows, and for a threshold or near that cannot be.
 
     keywords: those that clients may ask for.
     metrics: what the server counts.
     """
 
-    def __init__(self, model: Model, config: ServerConfig) -> None:
-        self._model = model
+    def __init__(self, models: ModelSet, config: ServerConfig) -> None:
+        self._models = models
         self._thresholds = config.thresholds
         self._near = config.near
-        self.keywords = model.keywords if config.keywords is None else valid_keywords(config.keywords, model.keywords)
+        self.keywords = models.keywords if config.keywords is None else models.valid(config.keywords)
         self.metrics = Metrics.of(self.keywords)
         self._spare = [self._new_detector()]  # compiles the kernels if they are not compiled yet, checks the thresholds
         self._threads = ThreadPoolExecutor(config.n_threads, "streamkws-server")
@@ -73,7 +72,7 @@ class DetectorPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _new_detector(self) -> Detector:
-        return Detector(self._model, self._thresholds, self.keywords, LEVEL_S, self._near)
+        return Detector(self._models, self._thresholds, self.keywords, LEVEL_S, self._near)
 
 
 def _timed(work: Callable[..., _Result], arguments: Iterable[Any]) -> tuple[_Result, float]:

@@ -17,7 +17,7 @@ from typing import Any
 from wyoming.info import Attribution, Info, WakeModel, WakeProgram
 
 from streamkws.errors import MissingExtraError
-from streamkws.model import Model
+from streamkws.model_set import Models, ModelSet
 from streamkws.server.announce import Announcement
 from streamkws.server.client import Client
 from streamkws.server.config import Address, ServerConfig, is_loopback, parse_host_port
@@ -37,27 +37,27 @@ _log = logging.getLogger(__package__)
 
 
 class Server:
-    """Spots keywords for many clients at once with one shared model. All its methods belong to one event loop.
+    """Spots keywords for many clients at once with shared models. All its methods belong to one event loop.
 
-    model: shared by all clients. config: the settings; None is ServerConfig().
-    Raises ConfigError for a threshold or keyword that the model does not know.
+    model: as for Detector, one or several; shared by all clients. config: the settings; None is ServerConfig().
+    Raises ConfigError for a threshold or keyword that no model knows, and for models that cannot hear one stream.
 
-    keywords: those that clients may ask for.
+    models: those that hear. keywords: those that clients may ask for.
     uri: where it listens, with the port that was taken.
     metrics_uri: where its metrics are, http://HOST:PORT with the port that was taken; None for nowhere.
     metrics: what it has counted.
     info: the answer to a describe message.
     """
 
-    def __init__(self, model: Model, config: ServerConfig | None = None) -> None:
-        self.model = model
+    def __init__(self, model: Models, config: ServerConfig | None = None) -> None:
+        self.models = ModelSet(model)
         self.config = ServerConfig() if config is None else config
-        self._pool = DetectorPool(model, self.config)
+        self._pool = DetectorPool(self.models, self.config)
         self.keywords = self._pool.keywords
         self.uri = self.config.uri
         self.metrics_uri: str | None = None
         self.metrics = self._pool.metrics
-        self.info = _info(model, self.keywords).event()
+        self.info = _info(self.models, self.keywords).event()
         self._listening: asyncio.AbstractServer | None = None
         self._socket_file: tuple[str, int] | None = None  # path and inode
         self._announcement: Announcement | None = None
@@ -234,19 +234,19 @@ class Server:
             await client.close()
 
 
-def _info(model: Model, keywords: Iterable[str]) -> Info:
+def _info(models: ModelSet, keywords: Iterable[str]) -> Info:
     """Return what Home Assistant shows of the server: a wake word model for each keyword."""
     from streamkws import __version__
 
     attribution = Attribution(name="streamkws", url="https://doi.org/10.1109/ICMLA.2019.00127")
-    models = [
+    wake_words = [
         WakeModel(
             name=keyword,
             description=keyword,
             phrase=keyword,
             attribution=attribution,
             installed=True,
-            version=model.name,
+            version=models.model_of(keyword).name,
             languages=[],
         )
         for keyword in keywords
@@ -257,6 +257,6 @@ def _info(model: Model, keywords: Iterable[str]) -> Info:
         attribution=attribution,
         installed=True,
         version=__version__,
-        models=models,
+        models=wake_words,
     )
     return Info(wake=[program])

@@ -120,8 +120,9 @@ class Stream:
         self._resampler: Resampler | None = None
         if (audio_format.rate, audio_format.n_channels) != (SAMPLE_RATE, 1):
             self._resampler = Resampler(audio_format.rate, audio_format.n_channels)
-        config = detector.model.config
-        self._reach_s = (config.smoother.patience_steps + 1) * config.step_samples / SAMPLE_RATE
+        configs = [model.config for model in detector.models]
+        reach = max((config.smoother.patience_steps + 1) * config.step_samples for config in configs)
+        self._reach_s = reach / SAMPLE_RATE
 
     def add(self, audio_format: AudioFormat, audio: bytes, timestamp_ms: int | None) -> bytes:
         """Check the next chunk, note its time, and return its audio for push.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from streamkws.server.transport import reason
 
 MAX_REQUESTS = 16
-"""Connections at the same time; one more is closed at once."""
+"""Connections at the same time; one more takes the place of the one that has been silent for longest."""
 
 MAX_REQUEST_BYTES = 1 << 13
 REQUEST_S = 5.0
@@ -43,7 +43,7 @@ class Web:
         self.uri = ""
         self._pages = pages
         self._listening: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # the oldest first
 
     async def start(self, host: str, port: int) -> None:
         """Begin to listen. Raises OSError for an address that cannot be listened on."""
@@ -67,12 +67,16 @@ class Web:
         self._listening = None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._listening is None or not self._listening.is_serving() or len(self._tasks) >= MAX_REQUESTS:
+        if self._listening is None or not self._listening.is_serving():
             writer.transport.abort()
             return
+        if len(self._tasks) >= MAX_REQUESTS:  # an answer takes no time, so that the oldest one has asked nothing yet
+            oldest = next(iter(self._tasks))
+            del self._tasks[oldest]
+            oldest.cancel()
         task = asyncio.get_running_loop().create_task(self._attend(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         task.add_done_callback(lambda _: writer.transport.abort())  # also of one that was cancelled before it ran
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,6 +109,8 @@ class Web:
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             return b"", Page.plain(HTTPStatus.BAD_REQUEST)
         method, target, _ = words
+        if (absolute := target.partition(b"://"))[0].lower() in (b"http", b"https"):  # as through a proxy
+            target = b"/" + absolute[2].partition(b"/")[2]
         if method not in (b"GET", b"HEAD"):
             return method, Page.plain(HTTPStatus.METHOD_NOT_ALLOWED)
         make = self._pages.get(target.split(b"?")[0].decode("latin-1"))

@@ -22,7 +22,7 @@ Source: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Iterable[Sample
 """What open_source takes: a path, "-", samples, or an iterable of blocks such as an AudioSource."""
 
 _Self = TypeVar("_Self", bound="AudioSource")
-_FILE_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3\x02", b"ID3\x03", b"ID3\x04")
+_FILE_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"ID3\x02", b"ID3\x03", b"ID3\x04")
 
 
 class AudioSource(ABC):

@@ -11,6 +11,7 @@ checkpoint.py       states on disk; export.py writes models from them
 network.py          the network in PyTorch; fake_quant.py quantizes in it
 data.py             [data]; recordings.py reads what it names; blocks.py: examples as arrays
 examples.py         examples from recordings; sound.py, augment.py and devices.py change how they sound
+pack.py             packs of features, small and without sound; packed.py: examples from them
 """
 
 from importlib.util import find_spec

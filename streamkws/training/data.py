@@ -15,6 +15,10 @@ EXCLUDED = "excluded"
 """The set of the recordings that data.exclude names: other words in the voices and microphones of the keywords."""
 
 
+PACK = "pack"
+"""The negatives of a pack of features."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the examples come from, and how they are mixed.
@@ -24,7 +28,8 @@ class DataConfig:
     also_keywords: parts whose recordings of keywords are trained on, too. The negatives of the validation part are then
         still unheard, so that thresholds can be set on them.
     wakewords, impulse_responses: names of folders of a part.
-    exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*".
+    exclude: recordings of keywords that are left out, as patterns of <keyword>/<file>, such as "computer/p1*"; and
+        segments of the other sets, as patterns of <set>/<label>, such as "community/heysavant".
     negatives: share of each set of negatives, by name; "excluded" is what exclude names, where it says another word.
         noise: the sets mixed into other examples. A name with a slash
         is the folder of a set outside the corpus, such as "runs/mined" (streamkws mine).
@@ -39,7 +44,8 @@ class DataConfig:
     min_tail_s: a keyword ends at least this long before the example does.
     synthetic: folder of a set of synthesized speakers (streamkws voices), "" for none; its segments labelled with a
         keyword are recordings of it, the others are negatives, whose share is that of "synthetic" among the negatives.
-    synthetic_share: part of the keyword examples that synthesized speakers say.
+    synthetic_share: part of the keyword examples that synthesized speakers say; a keyword without recordings is theirs.
+    pack: file of a pack of features (pack.py), "" for none; its share is that of "pack" among the negatives.
     teacher: folder of a speech embedding to learn from (teacher.py), "" for none.
     teacher_clean: whether the teacher hears the recording without the room, the equalizer and the resonances, too.
     """
@@ -65,6 +71,7 @@ class DataConfig:
     min_tail_s: float = 0.3
     synthetic: str = ""
     synthetic_share: float = 0.3
+    pack: str = ""
     teacher: str = ""
     teacher_clean: bool = False
 
@@ -81,15 +88,22 @@ class DataConfig:
                 raise ConfigError(f"expected data.{name} in 0..1, got {getattr(self, name)}")
         if SYNTHETIC in self.negatives and not self.synthetic:
             raise ConfigError(f"expected data.synthetic to name a folder beside data.negatives.{SYNTHETIC}")
+        if (PACK in self.negatives) != bool(self.pack):
+            raise ConfigError(f"expected data.pack and data.negatives.{PACK} both or none")
         if EXCLUDED in self.negatives and not self.exclude:
             raise ConfigError(f"expected data.exclude to name recordings beside data.negatives.{EXCLUDED}")
         if not 0 <= self.min_tail_s < self.crop_s / 2:
             raise ConfigError(f"expected data.min_tail_s from 0 to half of crop_s, got {self.min_tail_s}")
 
 
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name is one that data.exclude names."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def excluded(path: Path, patterns: tuple[str, ...]) -> bool:
     """Whether a recording <keyword>/<file> is one that data.exclude names."""
-    return any(fnmatchcase(f"{path.parent.name}/{path.name}", pattern) for pattern in patterns)
+    return matches(f"{path.parent.name}/{path.name}", patterns)
 
 
 def parts_of(part: Path, data: DataConfig) -> list[Path]:

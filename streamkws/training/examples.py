@@ -15,7 +15,9 @@ from streamkws.model_file import load_model
 from streamkws.training import augment
 from streamkws.training.augment import F32, AugmentConfig
 from streamkws.training.blocks import Example
-from streamkws.training.data import EXCLUDED, SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
+from streamkws.training.data import EXCLUDED, PACK, SYNTHETIC, DataConfig, keyword_parts, parts_of, set_folders
+from streamkws.training.pack import read_pack
+from streamkws.training.packed import PackedSpeech
 from streamkws.training.recordings import (
     Clip,
     aligned,
@@ -26,10 +28,15 @@ from streamkws.training.recordings import (
     read_rooms,
     read_synthetic,
     read_wakewords,
+    require_speech,
     segments_by_label,
+    without_labels,
 )
 from streamkws.training.sound import N_FFT, Perturbation, put, quietest, stretch_of_speech
 from streamkws.training.teacher import SpeechEmbedding
+
+OUTSIDE = 10_000
+"""The end of an embedding that is none: behind every example, however it is shifted."""
 
 
 @dataclass
@@ -74,18 +81,22 @@ class ExampleMaker:
         self.clips, self.unusable = self.read_clips(keyword_parts(part, data))
         if data.aligner:
             self.clips = aligned(self.clips, keywords, load_model(data.aligner))
-        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC, EXCLUDED})
-        sets = {name: joined(name, [read_segments(place) for place in set_folders(parts, name)]) for name in names}
+        names = sorted({*data.negatives, *data.noise} - {SYNTHETIC, EXCLUDED, PACK})
+        sets = {name: self.read_set(name, parts) for name in names}
         synthetic: list[Clip] = []
         if data.synthetic:
             synthetic, sets[SYNTHETIC] = read_synthetic(Path(data.synthetic), keywords)
+        self.spoken = [*self.clips, *synthetic]
+        folders = [place / data.wakewords for place in keyword_parts(part, data)]
+        require_speech(self.spoken, keywords, [*folders, *([Path(data.synthetic)] if data.synthetic else [])])
         if EXCLUDED in data.negatives:
-            folders = [place / data.wakewords for place in keyword_parts(part, data)]
             sets[EXCLUDED] = read_excluded(folders, keywords, data.exclude)
-        self.negatives = [sets[name] for name in data.negatives]
-        self.negative_shares = list(data.negatives.values())
+        shares = {name: share for name, share in data.negatives.items() if name != PACK}
+        self.negatives = [sets[name] for name in shares]
+        self.negative_shares = list(shares.values())
+        self.packed_share = data.negatives.get(PACK, 0.0) / sum(data.negatives.values())
         noises = [sets[name] for name in data.noise]
-        self.speech = [sets[name] for name in data.negatives if name not in data.noise]
+        self.speech = [sets[name] for name in shares if name not in data.noise]
         labels = auxiliary_labels(parts, data.auxiliary)
         self.outputs = {label: len(keywords) + index for index, label in enumerate(labels)}
         self.n_outputs = len(keywords) + len(labels)
@@ -97,6 +108,11 @@ class ExampleMaker:
         rooms = [room for place in parts for room in read_rooms(place / data.impulse_responses, N_FFT)]
         self.perturbation = Perturbation(data, augmentation, frontend, noises, self.speech, rooms, seed)
         self.n_frames = self.perturbation.n_frames
+        self.packed = None
+        if data.pack:
+            pack, coloured = read_pack(data.pack), self.perturbation.coloured
+            self.packed = PackedSpeech(pack, augmentation, frontend, noises, coloured)
+        self.untaught = np.zeros_like(self.perturbation.embed(np.zeros(self.perturbation.n_samples, np.float32)))
 
     def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
         """The recordings of the keywords, and a line for each that is unusable."""
@@ -110,15 +126,19 @@ class ExampleMaker:
             unusable += lines
         return clips, unusable
 
+    def read_set(self, name: str, parts: list[Path]) -> SegmentSet:
+        """A set of other audio in the parts, without what data.exclude names."""
+        one = joined(name, [read_segments(place) for place in set_folders(parts, name)])
+        return without_labels(one, self.data.exclude)
+
     def durations_s(self) -> dict[str, float]:
-        """The typical duration of each keyword: the median over its recordings, in seconds."""
-        return {
-            keyword: round(
-                float(np.median([clip.end - clip.start for clip in self.clips if clip.keyword == index])) / SAMPLE_RATE,
-                3,
-            )
-            for index, keyword in enumerate(self.keywords)
-        }
+        """The typical duration of each keyword, in seconds: the median over its recordings, or what is synthesized."""
+        durations = {}
+        for index, keyword in enumerate(self.keywords):
+            clips = self.clips if self.by_speaker[index] else self.spoken
+            samples = float(np.median([clip.end - clip.start for clip in clips if clip.keyword == index]))
+            durations[keyword] = round(samples / SAMPLE_RATE, 3)
+        return durations
 
     def make(self, index: int) -> Example:
         """Training example number index."""
@@ -134,6 +154,10 @@ class ExampleMaker:
             canvas = self._keyword(rng, n_source, partial=False)
         elif kind < self.data.keyword_share + self.data.partial_share:
             canvas = self._keyword(rng, n_source, partial=True)
+        elif self.packed and rng.random() < self.packed_share:
+            nothing = _Canvas(np.zeros(0, np.float32))
+            example = self._label(nothing, self.packed.draw(rng, self.n_frames), self.untaught, 1)
+            return replace(example, ends=np.full_like(example.ends, OUTSIDE))
         else:
             one = self.negatives[augment.pick(rng, self.negative_shares)]
             canvas = self._negative(rng, one, n_source)
@@ -158,9 +182,9 @@ class ExampleMaker:
         """A whole keyword at a random place; or its first or last part, which counts as no keyword."""
         keyword = int(rng.integers(len(self.keywords)))
         speakers = self.by_speaker[keyword]
-        synthetic = bool(self.synthetic_by_speaker[keyword]) and rng.random() < self.data.synthetic_share
-        if synthetic:
-            speakers = self.synthetic_by_speaker[keyword]
+        made = self.synthetic_by_speaker[keyword]
+        if made and (rng.random() < self.data.synthetic_share or not speakers):
+            speakers = made
         clips = speakers[int(rng.integers(len(speakers)))]
         clip = clips[int(rng.integers(len(clips)))]
         if partial and self.data.swapped_share and rng.random() < self.data.swapped_share:

@@ -37,17 +37,24 @@ def export(
     place = Path(run_folder)
     if recipe is None:
         recipe = load_recipe((place if place.is_dir() else place.parent) / "recipe.toml")
-    chosen = BEST if recipe.export.early_stopping else CHECKPOINT
-    checkpoint = place / chosen if place.is_dir() else place
     root = Path(recipe.data.corpus if corpus is None else corpus)
-    trained = trained_model(checkpoint, recipe)
-    models = _quantized(trained, recipe, root) if trained.config.is_float else [trained]
+    models = models_of(place, recipe, root)
     _print_errors(models)
     if recipe.export.target_fa_per_h:
         models = _with_thresholds(models, recipe, root)
     out = Path(out_folder)
     out.mkdir(parents=True, exist_ok=True)
     return [save_model(model, out / f"{recipe.name}.{model.config.bits}.safetensors") for model in models]
+
+
+def models_of(place: Path, recipe: Recipe, root: Path) -> list[Model]:
+    """The models of a run, without thresholds: in float32 and in each pair of export.bits, or as it was trained.
+
+    place: its folder, or a checkpoint. root: of the corpus.
+    """
+    chosen = BEST if recipe.export.early_stopping else CHECKPOINT
+    trained = trained_model(place / chosen if place.is_dir() else place, recipe)
+    return _quantized(trained, recipe, root) if trained.config.is_float else [trained]
 
 
 def trained_model(checkpoint: Path, recipe: Recipe) -> Model:

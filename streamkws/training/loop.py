@@ -46,7 +46,7 @@ from streamkws.training.optimizer import (
 )
 from streamkws.training.pool import Pool
 from streamkws.training.producer import BLOCK, Producer, ProducerConfig
-from streamkws.training.progress import Report, reporting
+from streamkws.training.progress import Follow, Report, reporting
 from streamkws.training.recipe import Recipe
 from streamkws.training.recipe_file import (
     HELD_OUT,
@@ -88,13 +88,19 @@ def train(config_path: str | Path, corpus: str | Path | None = None, fresh: bool
 
 
 def train_network(
-    recipe: Recipe, folder: Path, text: str, corpus: str | Path | None = None, fresh: bool = False
+    recipe: Recipe,
+    folder: Path,
+    text: str,
+    corpus: str | Path | None = None,
+    fresh: bool = False,
+    follow: Follow | None = None,
 ) -> None:
     """Train the network of a recipe in a run folder, or continue from the folder's checkpoint.
 
     text: of the recipe, kept there. corpus: replaces the recipe's data.corpus. fresh: start from the beginning, even if
-    there is a checkpoint. The folder holds recipe.toml, log.jsonl, checkpoint.pt (the latest) and best.pt (the lowest
-    mean miss on validation; of the quantized network where there is a [quantization] section).
+    there is a checkpoint. follow: is told how training gets on, instead of the person. The folder holds recipe.toml,
+    log.jsonl, checkpoint.pt (the latest) and best.pt (the lowest mean miss on validation; of the quantized network
+    where there is a [quantization] section).
     Raises ConfigError for a corpus or checkpoint that does not fit, AudioError for an unreadable recording.
     """
     root = Path(recipe.data.corpus if corpus is None else corpus)
@@ -116,7 +122,7 @@ def train_network(
     inputs = Inputs(part, validation_part, resumed, start, ensemble)
     torch.set_num_threads(recipe.training.threads)
     torch.manual_seed(recipe.training.seed)
-    with reporting(folder / "log.jsonl", resumed is None) as report:
+    with reporting(folder / "log.jsonl", resumed is None, follow) as report:
         pool = Pool(recipe.training, recipe.augment, ensemble=ensemble)
         pool.n_made = pool.first(resumed["step"] if resumed else 0)
         with Producer(producer_config(recipe, part, pool.n_made)) as producer:
@@ -210,9 +216,10 @@ class Training:
         self.recipe, self.settings = recipe, recipe.training
         self.pool, self.producer, self.report = pool, producer, report
         resumed = inputs.resumed
-        step, elapsed_s, self.best = 0, 0.0, math.inf
+        step, elapsed_s, self.best, self.best_step = 0, 0.0, math.inf, 0
         if resumed:
             step, elapsed_s, self.best = resumed["step"], resumed["elapsed_s"], resumed["best"]
+            self.best_step = resumed.get("best_step", 0)
             report.say(f"continuing from step {step}")
         config = recipe.model.to_model_config(recipe.export.provenance, recipe.quantization)
         self.validation = None
@@ -264,6 +271,7 @@ class Training:
             "step": self.clock.step,
             "elapsed_s": self.clock.elapsed_s(),
             "best": self.best,
+            "best_step": self.best_step,
             "model_config": config_to_text(self.config),
             "n_auxiliary": self.n_auxiliary,
             "quantization": asdict(quantization) if quantization else None,
@@ -280,7 +288,7 @@ class Training:
         clock, settings = self.clock, self.settings
         log, saved = StepLog(clock.step), time.monotonic()
         self._follow_schedule()
-        while clock.completed() < 1:
+        while clock.completed() < 1 and not self.gains_no_more():
             began = time.monotonic()
             self._fill_pool(clock.step)
             log.waited_s += time.monotonic() - began
@@ -294,6 +302,11 @@ class Training:
             if time.monotonic() - saved > settings.checkpoint_minutes * 60:
                 self.save(folder / CHECKPOINT)
                 saved = time.monotonic()
+
+    def gains_no_more(self) -> bool:
+        """Whether the last validations, as many as training.patience, were no better than one before."""
+        patience = self.settings.patience * self.settings.validate_steps
+        return patience > 0 and self.clock.step - self.best_step >= patience
 
     def _fill_pool(self, step: int) -> None:
         while self.pool.n_made < self.pool.needed(step):
@@ -329,5 +342,5 @@ class Training:
         figures = self.validation.measure(self.average.network)
         self.report.log({"step": clock.step, "minutes": round(clock.elapsed_s() / 60, 2), **figures}, completed)
         if self.schedule.final and figures["miss at 0 FA"] <= self.best:
-            self.best = figures["miss at 0 FA"]
+            self.best, self.best_step = figures["miss at 0 FA"], clock.step
             self.save(folder / BEST)

@@ -119,8 +119,12 @@ def teacher_loss(predicted: torch.Tensor, embeddings: torch.Tensor, ends: torch.
 
 
 def moments(embeddings: npt.NDArray[np.floating]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and inverse deviation of embeddings (..., 96), (96,) float32 each, to normalize them by."""
+    """Mean and inverse deviation of embeddings (..., 96), (96,) float32 each, to normalize them by.
+
+    Those that are 0 throughout are none (of a pack's features) and do not count.
+    """
     flat = embeddings.reshape(-1, N_EMBEDDING).astype(np.float64)
+    flat = flat[flat.any(axis=1)]
     mean, scale = flat.mean(0), 1 / np.maximum(flat.std(0), 1e-3)
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(scale.astype(np.float32))
 

@@ -120,6 +120,7 @@ class TrainingConfig:
     frame_weight: of the mean over frames of a negative, and of the frames before a keyword.
     bfloat16: whether products in full precision are computed in bfloat16, nearly twice as fast where the processor has
         it; what it costs in accuracy is open. Quantized training keeps float32.
+    patience: training ends after so many validations without fewer misses than before; 0: never so.
     threads: torch's. seed. validate_steps, checkpoint_minutes, log_steps: how often; 0 validate_steps = never.
     """
 
@@ -149,6 +150,7 @@ class TrainingConfig:
     threads: int = 1
     seed: int = 1
     validate_steps: int = 500
+    patience: int = 0
     checkpoint_minutes: float = 2.0
     log_steps: int = 50
 
@@ -171,7 +173,7 @@ class TrainingConfig:
         for name in (
             "max_minutes", "learning_rate", "learning_rate_end", "warmup_steps", "weight_decay", "gradient_clip",
             "positive_weight", "negative_weight", "auxiliary_weight", "teacher_weight", "ensemble_weight",
-            "frame_weight", "seed", "validate_steps", "checkpoint_minutes",
+            "frame_weight", "seed", "validate_steps", "patience", "checkpoint_minutes",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected training.{name} >= 0, got {getattr(self, name)}")

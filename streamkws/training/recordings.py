@@ -23,7 +23,7 @@ from streamkws.detector import posteriors
 from streamkws.errors import AudioError, ConfigError
 from streamkws.model import Model
 from streamkws.training import augment
-from streamkws.training.data import EXCLUDED, SYNTHETIC, excluded, set_folders
+from streamkws.training.data import EXCLUDED, SYNTHETIC, excluded, matches, set_folders
 
 UNKNOWN_TAKES = 10
 """So many clips of unknown speakers count as one speaker, since labelled ones have some ten takes each. Counted as one
@@ -54,14 +54,14 @@ def read_wakewords(
 ) -> tuple[list[Clip], list[str]]:
     """All recordings of the keywords, in the order of keyword and file name, and a line for each that is unusable.
 
-    exclude: patterns of those that are left out, as in DataConfig. Raises ConfigError where a keyword has no recording.
+    exclude: patterns of those that are left out, as in DataConfig. A keyword may have none; see require_speech.
     """
     clips: list[Clip] = []
     unusable: list[str] = []
     for index, keyword in enumerate(keywords):
         place = keyword_folder(folder, keyword)
         paths = [path for path in audio_files(place) if not excluded(path, exclude)]
-        n_before, n_unknown = len(clips), 0
+        n_unknown = 0
         for path in paths:
             try:
                 samples = read_samples(path)
@@ -73,9 +73,15 @@ def read_wakewords(
                 speaker = f"p{n_unknown // UNKNOWN_TAKES}"
                 n_unknown += 1
             clips.append(Clip(samples, index, speaker, *augment.speech_region(samples)))
-        if len(clips) == n_before:
-            raise ConfigError(f"expected recordings of {keyword!r} in {place}, found none")
     return clips, unusable
+
+
+def require_speech(clips: list[Clip], keywords: tuple[str, ...], places: list[Path]) -> None:
+    """Raise ConfigError where a keyword has no recording. places: where they were looked for, for the message."""
+    for index, keyword in enumerate(keywords):
+        if not any(clip.keyword == index for clip in clips):
+            where = " or ".join(map(str, places))
+            raise ConfigError(f"expected recordings of {keyword!r} in {where}, found none")
 
 
 def read_excluded(folders: list[Path], keywords: tuple[str, ...], patterns: tuple[str, ...]) -> SegmentSet:
@@ -150,6 +156,18 @@ def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip],
     if not clips or not files:
         raise ConfigError(f"expected {folder} to hold keywords and other speech, found only one of them")
     return clips, SegmentSet(SYNTHETIC, tuple(files), tuple(segments))
+
+
+def without_labels(one: SegmentSet, patterns: tuple[str, ...]) -> SegmentSet:
+    """A set without the segments whose <set>/<label> a pattern names, and without their audio."""
+    kept = [segment for segment in one.segments if not matches(f"{one.name}/{segment.label}", patterns)]
+    if len(kept) == len(one.segments):
+        return one
+    files = tuple(one.files[segment.file][segment.start : segment.end] for segment in kept)
+    segments = (
+        replace(segment, file=number, start=0, end=segment.end - segment.start) for number, segment in enumerate(kept)
+    )
+    return SegmentSet(one.name, files, tuple(segments))
 
 
 def joined(name: str, sets: list[SegmentSet]) -> SegmentSet:

@@ -68,12 +68,10 @@ class Perturbation:
         """
         source = samples
         samples = augment.filter_and_resample(source, self._gains(rng), N_FFT, length)[: self.n_samples]
-        embeddings = NO_EMBEDDINGS
-        if self.teacher is not None:
-            taught = samples
-            if self.teacher_clean:
-                taught = augment.filter_and_resample(source, None, N_FFT, length)[: self.n_samples]
-            embeddings = self.teacher.embed(taught).astype(np.float16)
+        taught = samples
+        if self.teacher_clean:
+            taught = augment.filter_and_resample(source, None, N_FFT, length)[: self.n_samples]
+        embeddings = self.embed(taught)
         samples = self._through_device(rng, self._add_noise(rng, self._add_floor(rng, samples)))
         frontend = self.frontends[int(rng.integers(len(self.frontends)))]
         frontend.reset()
@@ -83,6 +81,12 @@ class Perturbation:
         if self._happens(rng, self.augmentation.cut_share):
             self._cut(rng, levelled, word, length / N_FFT)
         return frontend.push(levelled)[: self.n_frames], embeddings
+
+    def embed(self, samples: F32) -> npt.NDArray[np.float16]:
+        """The teacher's embeddings of (n_samples,) samples, (E, 96) float16; none without a teacher."""
+        if self.teacher is None:
+            return NO_EMBEDDINGS
+        return self.teacher.embed(samples).astype(np.float16)
 
     def _gains(self, rng: np.random.Generator) -> augment.C64 | F32 | None:
         """The product of a room and an equalizer, (N_FFT // 2 + 1,); None for neither."""

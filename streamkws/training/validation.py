@@ -13,7 +13,7 @@ from streamkws.frontend import FrontEnd
 from streamkws.model import ModelConfig
 from streamkws.training.network import KeywordNetwork
 from streamkws.training.recipe import Recipe
-from streamkws.training.recordings import read_wakewords
+from streamkws.training.recordings import read_wakewords, require_speech
 
 
 class Validation:
@@ -33,7 +33,9 @@ class Validation:
             frontend.reset()
             return torch.from_numpy(frontend.push(samples))
 
-        clips, _ = read_wakewords(part / recipe.data.wakewords, config.keywords, recipe.data.exclude)
+        folder = part / recipe.data.wakewords
+        clips, _ = read_wakewords(folder, config.keywords, recipe.data.exclude)
+        require_speech(clips, config.keywords, [folder])
         tail = np.zeros(config.frontend.sample_rate // 2, np.int16)
         self.clips = [(clip.keyword, features(np.concatenate([clip.samples, tail]))) for clip in clips]
         places = sorted(part.glob(f"*/{SEGMENTS}"))

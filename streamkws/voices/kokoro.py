@@ -1,7 +1,8 @@
 """Speakers mixed of Kokoro-82M's voices. Runs as a script in the synthesizer's own environment, which lacks streamkws.
 
 voices/speakers.py starts it and writes one line of JSON to its standard input: the network and the voices, the phrases,
-the files to make. For each file that it has written it prints a line of JSON: number, kind and segments.
+the files to make. For each file that it has written it prints a line of JSON: number, kind and segments. Where a file
+has lines of its own to read, these are read; where there are only texts, their pronunciations are the one line printed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ import numpy as np
 SAMPLE_RATE = 16_000
 PAUSE_S = 0.3
 SEED = 1
+ENGLISH = "ab"
+"""First letters of the names of English voices: American and British."""
+KEPT_OUT = (
+    "af_nova", "af_sky", "am_michael", "am_onyx", "bf_emma", "bm_fable", "ef_dora", "hm_omega", "im_nicola", "jf_alpha",
+    "zf_xiaoni", "zm_yunxi",
+)  # fmt: skip
+"""Voices that no speaker is mixed of whom a network is trained on, so that others can judge it."""
 KINDS = ("", "more", "accent")
 """The kinds of files of a speaker; the place in this list is part of the seed."""
 SOUNDS: tuple[tuple[float, tuple[dict[str, str], ...]], ...] = (
@@ -81,17 +89,18 @@ class Synthesizer:
         self.kokoro = Kokoro.from_session(session, request["styles"])
         self.voices = dict(np.load(request["styles"]))
         self.names = tuple(self.voices)
-        self.english = tuple(name for name in self.names if name[0] in "ab")
         self.sentence = RandomSentence()
         self.keywords: list[str] = request["keywords"]
         self.confusable: list[str] = request["confusable"]
         self.more_confusable: list[str] = request["more_confusable"]
         self.alone: list[str] = request["alone"]
 
-    def mixture(self, rng: Any, english_share: float) -> Any:
-        """A random weighted mean of one to three voices, (510, 1, 256) float32."""
+    def mixture(self, rng: Any, english_share: float, names: tuple[str, ...] = ()) -> Any:
+        """A random weighted mean of one to three voices, (510, 1, 256) float32. names: of the voices, () for all."""
         n_voices = int(rng.integers(1, 4))
-        names = self.english if rng.random() < english_share else self.names
+        names = names or self.names
+        if rng.random() < english_share:
+            names = tuple(name for name in names if name[0] in ENGLISH)
         chosen = rng.choice(len(names), n_voices, replace=False)
         weights = rng.dirichlet(np.full(n_voices, 1.5))
         return sum(self.voices[names[i]] * np.float32(weight) for i, weight in zip(chosen, weights, strict=True))
@@ -131,6 +140,33 @@ class Synthesizer:
             phrases += [("other", self.drawn(self.sentence.sentence))]
         return self.say(rng, phrases, style, language, tempo, accent(rng) if kind == "accent" else [])
 
+    def reader(self, number: int, script: dict[str, Any]) -> tuple[Any, list[tuple[str, int, int]]]:
+        """What a speaker reads: samples and segments, as by speaker.
+
+        script: lines, each a label and a text (IPA between slashes); sentences: how many random ones follow; accent:
+        whether in one; kept_out: whether the voices are those of KEPT_OUT, or the others.
+        """
+        from wonderwords import RandomWord
+
+        kept_out = script["kept_out"]
+        rng = np.random.default_rng([SEED, number, len(KINDS)])
+        random.seed(int(rng.integers(1 << 30)))
+        self.random = random.Random(int(rng.integers(1 << 30)))
+        self.sentence.gen = RandomWord(rng=self.random)
+        names = tuple(name for name in self.names if (name in KEPT_OUT) == kept_out)
+        style = self.mixture(rng, 0.6, names).copy()
+        if rng.random() < 0.5:
+            style[:, :, 128:] = self.mixture(rng, 0.9, names)[:, :, 128:]
+        language = "en-us" if rng.random() < 0.7 else "en-gb"
+        tempo = float(np.exp(rng.normal(0, 0.15)))
+        sentences = [("other", self.drawn(self.sentence.sentence)) for _ in range(script["sentences"])]
+        lines = [(label, text) for label, text in script["lines"]]
+        return self.say(rng, lines + sentences, style, language, tempo, accent(rng) if script["accent"] else [])
+
+    def pronunciations(self, texts: list[str]) -> list[str]:
+        """What is said for texts, in IPA."""
+        return [self.kokoro.tokenizer.phonemize(text, "en-us") for text in texts]
+
     def word(self) -> str:
         """A random word."""
         kind = self.random.choice(["adjective", "noun", "verb"])
@@ -157,15 +193,19 @@ class Synthesizer:
         tempo: float,
         changes: list[dict[str, str]],
     ) -> tuple[Any, list[tuple[str, int, int]]]:
-        """Say (label, text) one after the other, in an accent if there are changes. Returns what speaker does."""
+        """Say (label, text) one after the other, in an accent if there are changes. Returns what speaker does.
+
+        A text between slashes is IPA.
+        """
         from scipy.signal import resample_poly
 
         pieces, segments, n_samples = [], [], 0
         pause = np.zeros(round(PAUSE_S * SAMPLE_RATE), np.float32)
         for label, text in phrases:
             speed = float(np.clip(tempo * np.exp(rng.normal(0, 0.1)), 0.65, 1.5))
-            if changes:
-                phonemes = accented(self.kokoro.tokenizer.phonemize(text, language), changes)
+            if changes or text.startswith("/"):
+                phonemes = text.strip("/") if text.startswith("/") else self.kokoro.tokenizer.phonemize(text, language)
+                phonemes = accented(phonemes, changes) if changes else phonemes
                 spoken, rate = self.kokoro.create(phonemes, voice=style, speed=speed, lang=language, is_phonemes=True)
             else:
                 spoken, rate = self.kokoro.create(text, voice=style, speed=speed, lang=language)
@@ -190,13 +230,16 @@ def start(request: dict[str, Any]) -> None:
     _synthesizer = Synthesizer(request)
 
 
-def speak(job: tuple[str, int, str]) -> tuple[int, str, list[tuple[str, int, int]]]:
-    """Write a file. job: its path, the speaker's number and the kind. Returns number, kind and segments."""
+def speak(job: tuple[str, int, str, dict[str, Any] | None]) -> tuple[int, str, list[tuple[str, int, int]]]:
+    """Write a file. job: its path, the speaker's number, the kind, and what is read or None for what the kind says.
+
+    Returns number, kind and segments.
+    """
     import soundfile
 
     assert _synthesizer is not None
-    path, number, kind = job
-    samples, segments = _synthesizer.speaker(number, kind)
+    path, number, kind, script = job
+    samples, segments = _synthesizer.reader(number, script) if script else _synthesizer.speaker(number, kind)
     part = f"{path}.part"  # whole or absent, as by streamkws.whole
     with open(part, "wb") as file:
         encoded = io.BytesIO()
@@ -213,8 +256,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the libraries print must not come between the answers
     request = json.loads(sys.stdin.readline())
-    folder = Path(request["folder"])
-    jobs = [(str(folder / name), number, kind) for name, number, kind in request["files"]]
+    if "texts" in request:
+        print(json.dumps(Synthesizer(request).pronunciations(request["texts"])), file=answers, flush=True)
+        return
+    folder, scripts = Path(request["folder"]), request.get("scripts", {})
+    jobs = [(str(folder / name), number, kind, scripts.get(name)) for name, number, kind in request["files"]]
     with multiprocessing.Pool(request["n_processes"], start, (request,)) as pool:
         for result in pool.imap_unordered(speak, jobs):
             print(json.dumps(result), file=answers, flush=True)

