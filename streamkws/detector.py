@@ -109,6 +109,11 @@ class Detector:
         self._native.append(kernels.ByAddress(together, kernels.TOGETHER_ARRAYS))
         self._path, self._address = kernels.detect_together, self._native[-1].address
 
+    @property
+    def arrays(self) -> tuple[kernels.StreamArrays, ...]:
+        """What the compiled path touches for each model, as it is now: for those who run that path elsewhere."""
+        return tuple(native.parts for native in self._native[: len(self.stages)])
+
     def __getstate__(self) -> dict[str, Any]:
         native = ("_native", "_path", "_address", "_events", "_n_events")
         return {name: value for name, value in self.__dict__.items() if name not in native}

@@ -107,7 +107,7 @@ class FrontEnd(kernels.OneStream):
                 samples=np.zeros(config.window_samples),
                 previous=np.zeros(1),
                 n_samples=np.zeros(1, np.int64),
-                work=np.zeros((4, n_half)),
+                work=np.zeros(4 * n_half),
                 power=np.zeros(n_half + kernels.MEL_BINS),
                 energies=np.zeros(config.n_mels),
             )
@@ -154,5 +154,5 @@ def _tables(config: FrontEndConfig, filters: F32) -> kernels.FrontEndTables:
 
 
 def _unit_roots(turns: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """exp(-2 pi j turns) as (2, n): real parts, imaginary parts."""
-    return np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)])
+    """exp(-2 pi j turns), (n,), as (2 n,): real parts, then imaginary parts."""
+    return np.concatenate([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)])

@@ -176,7 +176,7 @@ class Layer:
             raise ConfigError(f"expected a float32 layer to quantize, got {self.config.bits}")
         return self.weights
 
-    def kernel_weights(self) -> U8:
+    def kernel_weights(self, packing: kernels.Packing = kernels.PACKING) -> U8:
         """The codes as the matrix kernels read them (kernels.packing says how): (taps, bytes) uint8, zero-padded."""
         if not isinstance(self.weights, Quantized):
             raise ConfigError("expected a quantized layer, got float32")
@@ -185,7 +185,7 @@ class Layer:
         n_codes = kernels.padded(c.n_inputs, kernels.ROW_CODES)
         codes = np.zeros((c.taps, n_rows, n_codes), np.uint8)
         codes[:, : c.n_outputs, : c.n_inputs] = self.weights.codes.transpose(1, 0, 2)
-        return np.stack([kernels.pack_rows(tap, c.weight_bits) for tap in codes])
+        return np.stack([kernels.pack_rows(tap, c.weight_bits, packing) for tap in codes])
 
     def stored_codes(self) -> U8:
         """The codes as a model file holds them: flat, in (O, taps, I) order, packed without gaps."""

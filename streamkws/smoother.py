@@ -13,7 +13,7 @@ import numpy.typing as npt
 from streamkws import kernels
 from streamkws.errors import ConfigError
 
-DEFAULT_THRESHOLD = 0.5
+DEFAULT_THRESHOLD, DEFAULT_DURATION_S = 0.5, 0.5
 MAX_STEPS = 100_000
 
 
@@ -156,7 +156,7 @@ class PosteriorSmoother(kernels.OneStream):
             )
         )
         self.set_thresholds({} if thresholds is None else thresholds, wanted)
-        self._durations_s = tuple(durations_s.get(k, 0.5) for k in keywords)
+        self._durations_s = tuple(durations_s.get(k, DEFAULT_DURATION_S) for k in keywords)
         self._delay_steps = (config.smoothing_steps - 1) / 2
 
     def set_thresholds(self, thresholds: Mapping[str, float], wanted: Iterable[str] | None = None) -> None:

@@ -22,10 +22,13 @@ from streamkws import (
     ModelConfig,
     SmootherConfig,
     cli,
+    kernels,
     save_model,
 )
+from streamkws.native import build
 
 ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "streamkws" / "demo.flac"
 
 settings.register_profile("ci", derandomize=True)  # a change is judged by the same examples each time
 if os.environ.get("CI"):
@@ -100,6 +103,19 @@ def run_python(script, **environment):
     )
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def native_library(tmp_path_factory):
+    """The folder of a library of compiled kernels, for this kind of CPU alone."""
+    folder = tmp_path_factory.mktemp("library")
+    try:
+        build.build_library(folder, only=[kernels.INSTRUCTIONS])
+    except build.BuildError as error:
+        if "to link" in str(error):
+            pytest.skip(str(error))
+        raise
+    return folder
 
 
 @pytest.fixture

@@ -289,10 +289,11 @@ class TestTables:
         runs = [{name: {"s": 0.1 * (n + 1) * late, "mb": 10.0} for n, name in enumerate(STAGES)} for late in (1, 9, 1)]
         warm = medians(runs)
         numba = {"numpy": {"s": 0.2, "mb": 10.0}, "numba": {"s": 0.5, "mb": 90.0}}
-        rows = table(warm, warm, numba).splitlines()
-        assert rows[2] == "| Python starts | 0.100 | 0.10 | 10 | 0.100 | 0.10 | 10 |"
-        assert rows[4] == "| (`import numba` instead) | 0.300 | 0.50 | 90 |  |  |  |"
-        assert rows[-1] == "| `push` until the first detection | 0.100 | 0.60 | 10 | 0.100 | 0.60 | 10 |"
+        rows = table({"one": warm, "other": warm}, numba).splitlines()
+        assert rows[0] == "| s since the start, and MB resident | one | MB | other | MB |"
+        assert rows[2] == "| Python starts | 0.100 | 10 | 0.100 | 10 |"
+        assert rows[4] == "| (`import numba` instead) | 0.500 | 90 |  |  |"
+        assert rows[-1] == "| `push` until the first detection | 0.600 | 10 | 0.600 | 10 |"
 
     def test_figures_go_where_they_are_asked_to(self, tmp_path, capsys, monkeypatch):
         from bench.report import publish

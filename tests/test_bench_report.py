@@ -27,6 +27,7 @@ SECTIONS = (
     "caches",
     "latency",
     "together",
+    "library",
     "kernels",
     "cold-start",
     "throughput",

@@ -103,7 +103,7 @@ def test_processes_share_a_damaged_cache(caches, tmp_path):
 
 def test_a_process_that_hears_otherwise_is_told(caches, tmp_path, monkeypatch, capsys):
     said = iter([([(0, "1\n" * 6, "")], 0.0), ([(0, "1\n" * 6, ""), (0, "", ""), (-11, "", "crash")], 1.0)])
-    monkeypatch.setattr(caches, "start_at_once", lambda cache, n: next(said))
+    monkeypatch.setattr(caches, "start_at_once", lambda cache, n, *_: next(said))
     assert caches.caches(tmp_path, 3, ("empty",), random.Random(0))["empty"]["lost"] == 2
     assert "cache empty: exit code -11: crash" in capsys.readouterr().err
 

@@ -50,6 +50,8 @@ NOT_RUN = {
     r"python3 -m venv \.venv && \. \.venv/bin/activate": "makes an environment",
     r"python3 -m venv \.venv-satellite && \.venv-satellite/bin/pip install wyoming-satellite": CI,
     r"apt install libportaudio2": "needs root",
+    r"python wheels/make\.py dist/( --target x86_64-macos)?": "takes minutes",
+    r"python -m streamkws\.native\.build library/": "takes a minute; tests/test_native.py builds one",
     r"systemctl enable --now streamkws": "needs root and systemd",
     r"dask (scheduler|worker tcp://host:8786 --nworkers auto --nthreads 1)": "would wait for others",
     r"curl http://127\.0\.0\.1:9400/(metrics|health)": "asks a server that runs; tests/test_server_metrics.py does",
@@ -65,6 +67,7 @@ PARSED = {
     "new": "downloads as much, and takes half an hour",
     "mine": "takes a quarter of an hour",
     "fetch-teacher": "downloads",
+    "export": "needs a library of compiled kernels, which a checkout lacks; tests/test_c_export.py has one",
     "scan": "starts a cluster; tests/test_scanning.py runs it, and so do the page's blocks of Python",
 }
 """Commands of streamkws that are not run, only their arguments are parsed, and why."""

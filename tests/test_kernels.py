@@ -9,6 +9,9 @@ from numba.core.codegen import get_host_cpu_features
 
 from streamkws import FrontEnd, FrontEndConfig, kernels
 from streamkws.kernels import pack_rows, padded
+from streamkws.kernels.fft import power_spectrum
+from streamkws.kernels.front_end import log_energies
+from streamkws.kernels.network import exponential
 from streamkws.layers import MAX_INPUTS
 from streamkws.quantization import quantize
 
@@ -150,7 +153,7 @@ def test_power_spectrum_equals_numpys(fft_samples):
     front_end = FrontEnd(config, np.zeros((1, fft_samples // 2 + 1), np.float32))
     state, tables = front_end.state, front_end.tables
     state.work.fill(1)
-    kernels.power_spectrum(window, tables.twiddles, tables.roots, samples, state.work, state.power)
+    power_spectrum(window, tables.twiddles, tables.roots, samples, state.work, state.power)
     power = state.power[: fft_samples // 2 + 1]
     expected = np.abs(np.fft.rfft(samples * window, fft_samples)) ** 2 / fft_samples
     np.testing.assert_allclose(power, expected, rtol=1e-9, atol=1e-12)
@@ -161,5 +164,12 @@ def test_logarithms_equal_numpys():
     energies = np.concatenate([np.exp(rng.uniform(-60, 60, 5000)), [1.0, 0.75, 1.5, np.nextafter(1.5, 0), 1e-30, 0.0]])
     for floor in (1e-9, 2.2e-16):
         frame = np.empty(energies.size, np.float32)
-        kernels.log_energies(energies.copy(), floor, np.log(floor), frame)
+        log_energies(energies.copy(), floor, np.log(floor), frame)
         np.testing.assert_array_max_ulp(frame, np.log(np.maximum(energies, floor)).astype(np.float32), 1)
+
+
+def test_exponentials_are_numpys_rounded_once():
+    x = np.concatenate([np.linspace(-110, 95, 20_001), [0.0, -0.0, 1e-30, -87.4, 88.722]]).astype(np.float32)
+    found = np.array([exponential(value) for value in x], np.float32)
+    expected = np.exp(np.clip(x.astype(np.float64), -104, 88.722)).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)

@@ -10,7 +10,7 @@ import pytest
 from conftest import run_python
 
 from streamkws import kernels
-from streamkws.kernels import compiling
+from streamkws.kernels import compiling, sources
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
@@ -23,8 +23,8 @@ def test_a_cache_folder_that_cannot_be_written_is_no_obstacle(tmp_path):
 
 
 LOGARITHM = (
-    "import numpy as np; from streamkws import kernels; frame = np.zeros(2, np.float32);"
-    "kernels.log_energies(np.ones(2), 1e-9, -20.7, frame); print(frame.tolist())"
+    "import numpy as np; from streamkws.kernels.front_end import log_energies; frame = np.zeros(2, np.float32);"
+    "log_energies(np.ones(2), 1e-9, -20.7, frame); print(frame.tolist())"
 )
 
 
@@ -106,10 +106,12 @@ def start(folder):
 
 
 def test_a_helper_that_changes_in_another_file_leaves_no_stale_kernel(tmp_path):
-    """A package with the kernels' own compiling.py, a kernel, and its helper in another file."""
+    """A package with the kernels' own way of compiling, a kernel, and its helper in another file."""
     package = tmp_path / "toy"
     package.mkdir()
-    shutil.copy(compiling.__file__, package)
+    for module in (compiling, sources):
+        text = Path(module.__file__).read_text()
+        (package / Path(module.__file__).name).write_text(text.replace("streamkws.kernels", "toy"))
     (package / "__init__.py").touch()
     (package / "helper.py").write_text(HELPER)
     (package / "caller.py").write_text(CALLER)
@@ -121,20 +123,20 @@ def test_a_helper_that_changes_in_another_file_leaves_no_stale_kernel(tmp_path):
 
 def test_the_stamp_is_of_all_kernels(tmp_path, monkeypatch):
     """The digest changes with each file of the package, and is what the cache of every kernel is stamped with."""
-    digest = compiling.sources_digest()
+    digest = sources.sources_digest()
     package = tmp_path / "kernels"
-    shutil.copytree(Path(compiling.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(compiling, "__file__", str(package / "compiling.py"))
-    assert compiling.sources_digest.__wrapped__() == digest
+    shutil.copytree(Path(sources.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "__file__", str(package / "sources.py"))
+    assert sources.sources_digest.__wrapped__() == digest
     for path in sorted(package.glob("*.py")):
         text = path.read_bytes()
         path.write_bytes(text + b"#")
-        assert compiling.sources_digest.__wrapped__() != digest, path.name
+        assert sources.sources_digest.__wrapped__() != digest, path.name
         path.write_bytes(text)
     assert kernels.detect._cache._cache_file._source_stamp == digest
     shutil.rmtree(package)
     with pytest.raises(RuntimeError, match="expected the source files of the kernels, found none"):
-        compiling.sources_digest.__wrapped__()
+        sources.sources_digest.__wrapped__()
 
 
 def test_machine_code_with_any_byte_changed_is_never_loaded(tmp_path):

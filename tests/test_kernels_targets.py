@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from streamkws import kernels
+from streamkws.kernels import pack_blocks
+from streamkws.kernels.products import products_of, write_product
 
 TARGETS = {
     "vnni512": ("x86_64-linux-gnu", "cascadelake", "+avx512vnni"),
@@ -58,7 +59,7 @@ def compiled(instructions, bits, n_blocks=N_BLOCKS):
         module, ir.FunctionType(ir.VoidType(), [byte, i64, byte, i64, i32, i32.as_pointer()]), "product"
     )
     builder = ir.IRBuilder(function.append_basic_block())
-    kernels.write_product(builder, kernels.products_of(instructions, bits), n_blocks, *function.args)
+    write_product(builder, products_of(instructions, bits), n_blocks, *function.args)
     builder.ret_void()
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
@@ -91,7 +92,7 @@ def test_products_on_an_emulated_arm_cpu_are_exact(instructions, bits, tmp_path)
     (tmp_path / "main.c").write_text(C_MAIN)
     command = ["aarch64-linux-gnu-gcc", "-static", "-O1", "-o", "main", "main.c", "product.o"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    lanes = kernels.products_of(instructions, bits).lanes
+    lanes = products_of(instructions, bits).lanes
     rng = np.random.default_rng(bits)
     for n_codes in (8, 40, 104):
         n_rows = lanes * N_BLOCKS
@@ -99,7 +100,7 @@ def test_products_on_an_emulated_arm_cpu_are_exact(instructions, bits, tmp_path)
         codes[0], x = 2**bits - 1, rng.integers(0, 256, n_codes).astype(np.uint8)
         x[: n_codes // 2] = 255
         group = 4 if instructions == "udot" else 2
-        weights = kernels.pack_blocks(codes, lanes, bits, group, offset=0).tobytes()
+        weights = pack_blocks(codes, lanes, bits, group, offset=0).tobytes()
         data = struct.pack("<4q", len(weights), len(weights) // N_BLOCKS, n_codes, n_rows) + weights + x.tobytes()
         cpu = TARGETS[instructions][1]
         result = subprocess.run(["qemu-aarch64", "-cpu", cpu, "./main"], cwd=tmp_path, input=data, capture_output=True)

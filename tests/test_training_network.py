@@ -10,9 +10,9 @@ import pytest
 import torch
 from networks import FRONT_END, WIDTHS, make_config, make_speech, quantizing_network, trained
 
-from streamkws import kernels
 from streamkws.errors import ConfigError
 from streamkws.frontend import FrontEnd, FrontEndConfig
+from streamkws.kernels.network import push_features, push_vector, run_layer
 from streamkws.layers import LayerConfig
 from streamkws.model import Model, ModelConfig
 from streamkws.quantization import Quantized, quantize, quantize_columns
@@ -91,13 +91,13 @@ def runtime_outputs(model, features):
     state = model.new_state().state
     outputs = [[] for _ in model.layers]
     for t, frame in enumerate(features, 1):
-        kernels.push_features(model.network, state, frame)
+        push_features(model.network, state, frame)
         if t % model.config.frame_stride:
             continue
         for index, layer in enumerate(model.layers):
             if index > 0:
-                kernels.push_vector(model.network, state, index)
-            kernels.run_layer(model.network, state, index)
+                push_vector(model.network, state, index)
+            run_layer(model.network, state, index)
             outputs[index].append(state.values[: layer.config.n_outputs].copy())
     return [np.array(vectors) for vectors in outputs]
 

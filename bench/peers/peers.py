@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +56,7 @@ class Peer:
     """An engine, and how to get it.
 
     name: as the tables call it. engine: the worker's name for it. requirements: for pip; none means this very Python,
-    or interpreter, the Python of an environment that is there already.
+    or interpreter, the Python of an environment that is there already. variables: of the worker's environment.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Peer:
     requirements: tuple[str, ...] = ()
     worker: str = "listen.py"
     interpreter: str = sys.executable
+    variables: tuple[tuple[str, str], ...] = ()
 
     def python(self) -> Path:
         """The Python of the peer's environment, which is made where it is missing or has other requirements."""
@@ -76,7 +77,7 @@ class Peer:
 
     def worker_process(self, core: int | None = None) -> Worker:
         """Run the peer's worker, on one core."""
-        return Worker(self.name, self.python(), self.worker, core)
+        return Worker(self.name, self.python(), self.worker, core, dict(self.variables))
 
     def start(self, core: int | None = None, **options: Any) -> Engine:
         """Run the engine, on one core. options: what this engine alone understands, see bench/peers/peer_workers."""
@@ -86,7 +87,9 @@ class Peer:
 class Worker:
     """A script of bench/peers/peer_workers in some environment, asked by lines of JSON."""
 
-    def __init__(self, name: str, python: Path, script: str, core: int | None) -> None:
+    def __init__(
+        self, name: str, python: Path, script: str, core: int | None, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         command = [str(python), str(WORKERS / script)]
         try:
@@ -96,7 +99,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, **ONE_THREAD},
+                env={**os.environ, **ONE_THREAD, **(variables or {})},
             )
         except OSError as error:
             raise PeerError(f"{name} does not start: {error.strerror}: {python}") from None

@@ -2,12 +2,14 @@
 
     python bench/robustness/caches.py                       24 processes
     python bench/robustness/caches.py --processes 4 --state damaged
+    python bench/robustness/caches.py --library FOLDER      also with a library of compiled kernels and no cache
     python bench/robustness/caches.py --write               also write the table in bench/README.md
 
 All must find what the demo says. Damaged is a cache with each file cut, of random bytes, or with a byte changed, but
 for those of the three kernels that take seconds to compile, unless --all is given. Where each process has to compile
 everything, 13 s on a core, a quarter of them start. A full disk and one to read are small ones in memory, which only
-root can mount; others see those rows left out. From a folder that cannot be written numba turns to the one beside the
+root can mount; others see those rows left out. With a library, which `python -m streamkws.native.build FOLDER` writes,
+a process that compiles anything counts as lost. From a folder that cannot be written numba turns to the one beside the
 sources, or to the user's.
 """
 
@@ -29,8 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.report import ROOT, markdown, publish
 from bench.robustness.writers import DEMO, files_in, fill, small_disk
+from streamkws.native.library import FOLDER
 
 CACHES = {
+    "library": "none, and a library of compiled kernels instead",
     "empty": "empty",
     "damaged": "files cut, of random bytes, or with a byte changed",
     "read-only": "on a disk that may only be read",
@@ -43,9 +47,9 @@ COMPILING = ("empty", "full")
 DETECT = (sys.executable, "-m", "streamkws", "detect", "--json", str(DEMO))
 
 
-def start_at_once(cache: Path, n_processes: int) -> tuple[list[tuple[int, str, str]], float]:
+def start_at_once(cache: Path, n_processes: int, library: str = "") -> tuple[list[tuple[int, str, str]], float]:
     """What so many processes that share a cache say: exit code, standard output and error. And the seconds taken."""
-    environment, began = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}, time.monotonic()
+    environment, began = {**os.environ, "NUMBA_CACHE_DIR": str(cache), FOLDER: library}, time.monotonic()
     pipe = subprocess.PIPE
     processes = [
         subprocess.Popen(DETECT, env=environment, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
@@ -80,9 +84,17 @@ def damage(cache: Path, rng: random.Random, with_long: bool) -> int:
 
 
 def caches(
-    folder: Path, n_processes: int, states: tuple[str, ...], rng: random.Random, with_long: bool = False
+    folder: Path,
+    n_processes: int,
+    states: tuple[str, ...],
+    rng: random.Random,
+    with_long: bool = False,
+    library: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Processes that share a cache in each state: how many, how many were lost, and the seconds that they took."""
+    """Processes that share a cache in each state: how many, how many were lost, and the seconds that they took.
+
+    library: the folder of the library that those of the state "library" run.
+    """
     found = {}
     warm = folder / "cache"
     expected = start_at_once(warm, 1)[0][0][1]
@@ -93,7 +105,7 @@ def caches(
             if state == "damaged":
                 shutil.copytree(warm, cache)
                 damage(cache, rng, with_long)
-            elif state != "empty":
+            elif state not in ("empty", "library"):
                 disk = stack.enter_context(small_disk(folder))
                 if disk is None:
                     continue
@@ -102,7 +114,9 @@ def caches(
                     fill(disk)
                 else:
                     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            told, seconds = start_at_once(cache, n)
+            told, seconds = start_at_once(cache, n, *([library] if state == "library" else []))
+        if state == "library" and cache.exists():
+            told = [(1, "", f"{len(files_in(cache))} files of compiled code were written")] * n
         lost = [one for one in told if one[0] or one[1] != expected or "Traceback" in one[2]]
         for code, _, errors in lost:
             print(f"cache {state}: exit code {code}: {errors[-300:]}", file=sys.stderr)
@@ -116,13 +130,17 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=24, metavar="N", help="that share a cache (24)")
     parser.add_argument("--state", action="append", choices=tuple(CACHES), help="only in this one; may be repeated")
     parser.add_argument("--all", action="store_true", help="also damage the kernels that take long to compile")
+    parser.add_argument("--library", metavar="FOLDER", help="of a library of compiled kernels, for one state more")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the damage (0)")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output, instead of the table")
     parser.add_argument("--write", action="store_true", help="write the table into bench/README.md")
     arguments = parser.parse_args()
     states, rng = tuple(arguments.state or CACHES), random.Random(arguments.seed)
+    library = "" if arguments.library is None else str(Path(arguments.library).resolve())
+    if not library:
+        states = tuple(state for state in states if state != "library")
     with tempfile.TemporaryDirectory() as text:
-        results = caches(Path(text), arguments.processes, states, rng, arguments.all)
+        results = caches(Path(text), arguments.processes, states, rng, arguments.all, library)
     rows = [
         [CACHES[state], str(one["processes"]), f"{one['seconds']} s", str(one["lost"])]
         for state, one in results.items()

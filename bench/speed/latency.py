@@ -5,10 +5,12 @@
     python bench/speed/latency.py --peers --write     also write the table in bench/README.md and latency.svg
     python bench/speed/latency.py --json FILE         the figures; - is standard output
     python bench/speed/latency.py --against PYTHON --live 0    beside another version of streamkws, in the same run
+    python bench/speed/latency.py --library FOLDER --live 0    a library of compiled kernels beside numba's, likewise
 
 The audio is the demo recording, over and over: speech and keywords in noise. The engines take turns, each in a process
 of its own on the same core; a peer is fed blocks of its own length. Peers are installed into runs/peers once. PYTHON is
 the Python of an environment in which the other version is installed; each version hears with the model it ships.
+FOLDER is what `python -m streamkws.native.build` wrote; with --write that comparison is a section of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from bench.report import ROOT, markdown, publish
 from bench.speed.speed import new_parser
 from streamkws.audio import read_audio
 from streamkws.evaluation.latency import SAMPLE_RATE, Timing, as_int16, join
+from streamkws.native.library import FOLDER
 
 BLOCKS = (160, 512, 1280)
 WHOLE = 15_360
@@ -177,10 +180,17 @@ def main() -> None:
     parser.add_argument("--peers", nargs="?", const=",".join(PEERS), default="", metavar="NAME,...",
                         help=f"other engines: {', '.join(PEERS)}, or without names all")  # fmt: skip
     parser.add_argument("--against", metavar="PYTHON", help="compare with the streamkws of this Python's environment")
+    parser.add_argument("--library", metavar="FOLDER", help="compare the library of compiled kernels there with numba")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the histogram; --write: latency.svg")
     arguments = parser.parse_args()
-    if arguments.against and arguments.write:
-        parser.error("--write is not for --against")
+    if arguments.against and (arguments.write or arguments.library):
+        parser.error("--against is neither for --write nor for --library")
+    mine, other = OWN, None
+    if arguments.against:
+        other = Peer("streamkws, there", OWN.engine, interpreter=arguments.against)
+    elif arguments.library:
+        mine = replace(OWN, variables=((FOLDER, str(Path(arguments.library).resolve())),))
+        other = replace(OWN, name="streamkws, numba", variables=((FOLDER, ""),))
     names = [name for name in arguments.peers.split(",") if name]
     unknown = sorted(set(names) - set(PEERS))
     if unknown:
@@ -192,12 +202,11 @@ def main() -> None:
         cases, pairs, missing = [], [], []
         for bits in WIDTHS:
             model = f"{arguments.model}.{bits}"
-            engine = stack.enter_context(OWN.start(arguments.core, model=model))
+            engine = stack.enter_context(mine.start(arguments.core, model=model))
             own = [Case(engine, model, length) for length in BLOCKS]
             cases += own
-            if arguments.against:
-                peer = Peer("streamkws, there", OWN.engine, interpreter=arguments.against)
-                engine = stack.enter_context(peer.start(arguments.core, model=model))
+            if other:
+                engine = stack.enter_context(other.start(arguments.core, model=model))
                 others = [Case(engine, f"{model}, there", length) for length in BLOCKS]
                 cases += others
                 pairs += zip(own, others, strict=True)
@@ -216,6 +225,10 @@ def main() -> None:
         f"\n\n{round(100 * results[0]['audio_s']):,} frames of 10 ms per row, on one pinned core, in "
         f"{arguments.rounds} turns."
     )
+    if arguments.library:
+        turns = f"{arguments.rounds} turns, here from a library of compiled kernels, there compiled by numba."
+        publish(arguments, "library", f"{comparison(pairs)}\n\nThe same blocks on one pinned core in {turns}", results)
+        return
     if pairs:
         text = f"{comparison(pairs)}\n\n{text}"
     publish(arguments, "latency", text, results, missing)

@@ -1,5 +1,5 @@
 """The command line: streamkws demo | detect | listen | devices | new | review | record | info | quantize | train |
-evaluate | voices | mine | fetch-teacher | calibrate | plot | bench | scan | serve.
+evaluate | voices | mine | fetch-teacher | calibrate | plot | bench | scan | serve | export.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 a failure (a file that cannot
 be read, no microphone), 2 wrong usage (an option, a keyword or a name), 130 Ctrl-C. A command ends without a message
@@ -7,7 +7,7 @@ when the reader of its output closes the pipe. Each command imports what it need
 
 arguments: the parser, and the options that several commands have.
 output: lines, tables, JSON and a progress bar.
-demo, detect, live, new, review, record, models, training, calibrate, plot, bench, scan, serve: the commands.
+demo, detect, live, new, review, record, models, training, calibrate, plot, bench, scan, serve, export: the commands.
 reactions, screen: parts of streamkws listen: what a detection starts, and the live picture.
 filing, keys, messages, meter: parts of review and record: files, single keys, what is printed, the live level.
 """
@@ -26,6 +26,7 @@ from streamkws.cli import (
     calibrate,
     demo,
     detect,
+    export,
     live,
     models,
     new,
@@ -108,6 +109,7 @@ def parser() -> Parser:
         bench,
         scan,
         serve,
+        export,
     )
     for module in everything:
         module.add_to(commands)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from streamkws.kernels import LIBRARY
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -20,7 +22,7 @@ RESULTS = ("keyword", "score", "start", "end", "peak")
 SLOW_START_S = 2.0
 """Seconds after which explain_if_slow prints its reason."""
 
-STARTING = "starting; the first start compiles the kernels, once per machine ..."
+STARTING = "starting ..." if LIBRARY else "starting; the first start compiles the kernels, once per machine ..."
 """The reason of a slow start."""
 
 

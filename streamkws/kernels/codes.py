@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamkws.kernels.compiling import F32, I32, U8, compiled
+from streamkws.kernels.compiling import compiled
 from streamkws.kernels.cpu import INSTRUCTIONS
+from streamkws.kernels.layout import F32, I32, U8
 from streamkws.kernels.packing import LANES, ROW_BLOCK, WEIGHT_OFFSET
 from streamkws.kernels.products import product_intrinsics
 

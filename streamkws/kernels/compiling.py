@@ -1,4 +1,4 @@
-"""How kernels are compiled and cached, and the array types they are written in.
+"""How numba compiles kernels, and caches them.
 
 A kernel takes arrays and writes to arrays, outputs last. It allocates nothing and checks nothing.
 """
@@ -13,24 +13,14 @@ import logging
 import pickle
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
-I16 = npt.NDArray[np.int16]
-I32 = npt.NDArray[np.int32]
-I64 = npt.NDArray[np.int64]
-U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
-Records = Any
-"""A numpy.recarray of LAYER or EVENT."""
+from streamkws.kernels.sources import sources_digest
 
 FIRST: Any = np.int64(0)
 """An index that numba does not specialize on, as it would on the literal 0."""
@@ -40,18 +30,6 @@ VECTORS = not config.DISABLE_JIT
 
 _log = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-@functools.cache
-def sources_digest() -> str:
-    """The sha256 of every source file of this package, in hexadecimal. Raises RuntimeError without any (in a zip)."""
-    digest = hashlib.sha256()
-    paths = sorted(Path(__file__).parent.glob("*.py"))
-    if not paths:
-        raise RuntimeError("expected the source files of the kernels, found none")
-    for path in paths:
-        digest.update(f"{path.name}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
@@ -73,12 +51,15 @@ class _CacheFile(IndexDataCacheFile):  # type: ignore[misc]
         return pickle.loads(code)
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):  # type: ignore[misc]
     """numba's cache of compiled code, stamped with all files of this package.
 
     numba stamps what it caches with the kernel's own file. A kernel whose helper changed in another file would then go
     on with the old helper. A cache that is damaged, or that another process changes, costs time but does no harm.
     """
+
+    is_used = True
+    """False where code is emitted for other machines: then nothing is kept."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -86,6 +67,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return what is cached for a signature; None if nothing usable is."""
+        if not self.is_used:
+            return None
         try:
             found = super().load_overload(sig, target_context)
         except Exception as error:
@@ -99,6 +82,8 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Cache compiled code where that is possible."""
+        if not self.is_used:
+            return
         try:
             super().save_overload(sig, data)
         except (OSError, EOFError, pickle.PickleError) as error:
@@ -122,7 +107,7 @@ def compiled(**options: Any) -> Callable[[_Function], _Function]:
         dispatcher = numba.njit(nogil=True, _nrt=False, **options)(function)
         if not config.DISABLE_JIT:
             with contextlib.suppress(RuntimeError):  # no folder can be written, or there are no source files to stamp
-                dispatcher._cache = _Cache(function)
+                dispatcher._cache = KernelCache(function)
         return dispatcher
 
     return decorate

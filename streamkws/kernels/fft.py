@@ -6,7 +6,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from streamkws.kernels.compiling import F64, VECTORS, compiled
+from streamkws.kernels.compiling import VECTORS, compiled
+from streamkws.kernels.layout import F64
 from streamkws.kernels.vectors import DOUBLE, FUSED, INT32, INT64, V4F64, repeat
 
 
@@ -189,8 +190,8 @@ def power_spectrum(window: F64, twiddles: F64, roots: F64, samples: F64, work: F
     Stockham's autosort algorithm, radix 4 and at most one radix-2 pass last. roots, work: as in FrontEndTables and
     FrontEndState.
     """
-    n = twiddles.shape[1]
-    even, odd = work[0], work[1]
+    n = twiddles.size // 2
+    even, odd = work[:n], work[n : 2 * n]
     for i in range(window.size // 2):
         even[i] = samples[2 * i] * window[2 * i]
         odd[i] = samples[2 * i + 1] * window[2 * i + 1]
@@ -198,22 +199,21 @@ def power_spectrum(window: F64, twiddles: F64, roots: F64, samples: F64, work: F
     odd[window.size // 2 :] = 0.0
     if window.size % 2:
         even[window.size // 2] = samples[window.size - 1] * window[window.size - 1]
-    flat, flat_roots = work.reshape(work.size), roots.reshape(roots.size)
-    a, b, stride = 0, 2, 1
+    a, b, stride = 0, 2 * n, 1
     while n >= 4 * stride:
-        radix4_pass(flat, n, a * n, b * n, stride, flat_roots)
+        radix4_pass(work, n, a, b, stride, roots)
         a, b = b, a
         stride *= 4
     if n > stride:
         half = n // 2
         for part in range(2):
-            x, y = work[a + part], work[b + part]
+            x, y = work[a + part * n : a + part * n + n], work[b + part * n : b + part * n + n]
             for q in range(half):
                 y[q] = x[q] + x[q + half]
             for q in range(half):
                 y[q + half] = x[q] - x[q + half]
         a, b = b, a
-    real_powers(flat, n, a * n, twiddles.reshape(2 * n), power)
-    z_re, z_im, scale = work[a], work[a + 1], 1.0 / (2 * n)
-    power[0] = scale * (z_re[0] + z_im[0]) ** 2
-    power[n] = scale * (z_re[0] - z_im[0]) ** 2
+    real_powers(work, n, a, twiddles, power)
+    z_re, z_im, scale = work[a], work[a + n], 1.0 / (2 * n)
+    power[0] = scale * (z_re + z_im) ** 2
+    power[n] = scale * (z_re - z_im) ** 2

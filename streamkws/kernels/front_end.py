@@ -2,81 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from streamkws.kernels.compiling import F32, F64, FIRST, I64, VECTORS, compiled
+from streamkws.kernels.compiling import FIRST, VECTORS, compiled
 from streamkws.kernels.fft import power_spectrum
-from streamkws.kernels.memory import array_type, tuple_type
+from streamkws.kernels.layout import F32, F64, MEL_BINS, FrontEndState, FrontEndTables
 from streamkws.kernels.vectors import FUSED, INT32, INT64, V4F64
-
-MEL_BINS = 4
-"""The bins of a mel filter are padded with zero weights to a multiple of this; as many sums run side by side."""
-
-
-class FrontEndTables(NamedTuple):
-    """What a front end needs that does not change.
-
-    window: (window_samples,) float64. twiddles: (2, n) float64 with n = fft_samples / 2, cos and -sin of
-    2 pi k / fft_samples. roots: (6, n / 4) float64, w, w^2 and w^3 of w = exp(-2 pi j p / n), real and imaginary
-    parts; one column at least.
-    mel_limits: (F, 2) int64, the first FFT bin of each filter and the one after its last, MEL_BINS of them or a
-    multiple. mel_weights: (m,) float64, the filters within these limits one after the other.
-    scalars: (3,) float64: preemphasis, energy_floor and its logarithm. hop_samples: (1,) int64.
-    """
-
-    window: F64
-    twiddles: F64
-    roots: F64
-    mel_limits: I64
-    mel_weights: F64
-    scalars: F64
-    hop_samples: I64
-
-
-_F64, _I64 = array_type(np.float64, constant=True), array_type(np.int64, constant=True)
-_F64_2D, _I64_2D = array_type(np.float64, 2, constant=True), array_type(np.int64, 2, constant=True)
-FRONT_END_TABLES = tuple_type(
-    FrontEndTables,
-    window=_F64,
-    twiddles=_F64_2D,
-    roots=_F64_2D,
-    mel_limits=_I64_2D,
-    mel_weights=_F64,
-    scalars=_F64,
-    hop_samples=_I64,
-)
-
-
-class FrontEndState(NamedTuple):
-    """One stream's front end.
-
-    samples: (window_samples,) float64, pre-emphasized. previous: (1,) float64, the last raw sample.
-    n_samples: (1,) int64, how many of samples are filled. work: (4, n) float64, the FFT's two buffers, each real parts
-    and imaginary parts. power: (n + MEL_BINS,) float64, zero behind the n + 1 bins. energies: (F,) float64.
-    """
-
-    samples: F64
-    previous: F64
-    n_samples: I64
-    work: F64
-    power: F64
-    energies: F64
-
-
-FRONT_END_STATE = tuple_type(
-    FrontEndState,
-    samples=array_type(np.float64),
-    previous=array_type(np.float64),
-    n_samples=array_type(np.int64),
-    work=array_type(np.float64, 2),
-    power=array_type(np.float64),
-    energies=array_type(np.float64),
-)
 
 
 @compiled(fastmath={"contract"}, inline="always")

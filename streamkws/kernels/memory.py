@@ -6,11 +6,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any, NoReturn, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.core import config, types
-from numba.extending import intrinsic
+
+from streamkws.kernels.cpu import COMPILED
+from streamkws.kernels.layout import ArrayKind, Kind, ScalarKind
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _Tuple = TypeVar("_Tuple", bound=tuple[Any, ...])
@@ -70,14 +70,19 @@ class OneStream:
             self.tables = constant_arrays(self.tables)
 
 
-def array_type(dtype: Any, n_dimensions: int = 1, constant: bool = False) -> types.Type:
-    """numba's type of a contiguous array. constant: of one that cannot be written to."""
-    return types.Array(numba.from_dtype(np.dtype(dtype)), n_dimensions, "C", readonly=constant)
+def words_of(value: Any, kind: Kind) -> list[int]:
+    """What compiled code reads to find a value of this kind: 64-bit words, as numba lays them out.
 
-
-def tuple_type(cls: type, **fields: types.Type) -> types.Type:
-    """numba's type of a NamedTuple, given the types of its fields."""
-    return types.BaseTuple.from_types([fields[name] for name in cls._fields], cls)  # type: ignore[attr-defined]
+    An array is seven words or more: no owner whose references were to be counted, how many items of how many bytes,
+    the address, the shape, the strides. It must outlive the words.
+    """
+    if isinstance(kind, ScalarKind):
+        return [int(np.array([value, 0], kind.dtype).view(np.int64)[0])]
+    if isinstance(kind, ArrayKind):
+        fits = value.dtype == kind.dtype and value.ndim == kind.n_dimensions and value.flags.c_contiguous
+        assert fits, f"expected {kind}, got {value.ndim} dimensions of {value.dtype}"
+        return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
+    return [word for one, its in zip(value, kind.kinds, strict=True) for word in words_of(one, its)]
 
 
 class ByAddress:
@@ -86,20 +91,16 @@ class ByAddress:
     Passing the arrays themselves would cost 20 us a call. They live as long as this object, which therefore cannot be
     copied or pickled: whoever owns it makes a new one for its copy.
 
-    parts: a NamedTuple of arrays, or of NamedTuples of arrays. kind: its tuple_type.
+    parts: a NamedTuple of arrays, or of NamedTuples of arrays. kind: its kind.
     address: what kernels take and load_at turns back.
     """
 
-    def __init__(self, parts: tuple[Any, ...], kind: types.Type) -> None:
-        self._parts = parts
-        if config.DISABLE_JIT:
+    def __init__(self, parts: tuple[Any, ...], kind: Kind) -> None:
+        self.parts: Any = parts
+        if not COMPILED:
             self.address: Any = parts
             return
-        assert numba.typeof(parts) == kind, f"expected {kind}, got {numba.typeof(parts)}"
-        arrays = [array for part in parts for array in (part if isinstance(part, tuple) else (part,))]
-        # as numba lays out an array, with no owner whose references were to be counted
-        words = [[0, 0, a.size, a.itemsize, a.ctypes.data, *a.shape, *a.strides] for a in arrays]
-        self._memory = np.array([word for of_array in words for word in of_array], np.int64)
+        self._memory = np.array(words_of(parts, kind), np.int64)
         self.address = self._memory.ctypes.data
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -109,20 +110,4 @@ class ByAddress:
 def addresses(natives: Sequence[ByAddress]) -> Any:
     """Where they are, (n,) int64, for a kernel that loads one after the other."""
     found = [native.address for native in natives]
-    return found if config.DISABLE_JIT else np.array(found, np.int64)
-
-
-def load_at(kind: types.Type) -> Any:
-    """A function for kernels: the tuple of this type that ByAddress keeps at an address."""
-    if config.DISABLE_JIT:
-        return lambda address: address
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        pointer = context.get_value_type(signature.return_type).as_pointer()
-        return builder.load(builder.inttoptr(args[0], pointer))
-
-    @intrinsic
-    def load(typingctx, address):  # type: ignore[no-untyped-def]
-        return kind(address), codegen
-
-    return load
+    return np.array(found, np.int64) if COMPILED else found

@@ -2,116 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from streamkws.kernels.codes import add_matvec_f32, matvec_u8_u4, matvec_u8_u8, quantize_vector
-from streamkws.kernels.compiling import F32, FIRST, I32, I64, U8, U16, Records, compiled
-from streamkws.kernels.memory import array_type, tuple_type
-
-LINEAR, RELU, SIGMOID, SOFTMAX = 0, 1, 2, 3
-
-LAYER = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            "n_inputs",  # I
-            "n_outputs",  # O
-            "n_rows",  # O padded to a multiple of ROW_BLOCK
-            "n_codes",  # I padded to a multiple of ROW_CODES
-            "taps",
-            "dilation",
-            "activation",  # LINEAR, RELU, ...
-            "residual",  # 0 or 1
-            "weight_bits",  # 2..8, or 32
-            "weights",  # where the layer's weights begin: bytes of Network.weights, or floats of float_weights
-            "tap_size",  # distance between the weights of two taps, in the same unit
-            "columns",  # where its columns begin in Network.columns
-            "narrow_sums",  # 1 where its sums of weight codes are in Network.narrow_sums
-            "weight_sums",  # where its (taps, O) sums of weight codes begin in Network.weight_sums or .narrow_sums
-            "ring",  # where its ring begins in NetworkState.codes, or in .floats
-            "slots",  # where its ring's slots begin in NetworkState.ranges and .sums
-            "n_slots",  # length of its ring in frames: (taps - 1) * dilation + 1
-        )
-    ]
-)
-"""One layer of a Network; every field is an int64."""
-
-
-class Network(NamedTuple):
-    """The constant part of a model.
-
-    layers: (L,) records of LAYER. weights: (bytes,) uint8 packed codes. float_weights: (n,) float32.
-    columns: (3, n) float32: lo, step and bias per output unit.
-    weight_sums, narrow_sums: (n,) float32 and uint16, S(qw[o]) per tap; the narrow ones are of the layers whose sums
-        cannot exceed 65,535.
-    levels: (L + 1,) float32: 2^bits - 1 of each layer's input, and of the output; 0 is float32.
-    features: (2, F) float32: mean and scale of the log-mel input.
-    """
-
-    layers: Records
-    weights: U8
-    float_weights: F32
-    columns: F32
-    weight_sums: F32
-    narrow_sums: U16
-    levels: F32
-    features: F32
-
-
-_F32 = array_type(np.float32, constant=True)
-_F32_2D = array_type(np.float32, 2, constant=True)
-NETWORK = tuple_type(
-    Network,
-    layers=array_type(LAYER, constant=True),
-    weights=array_type(np.uint8, constant=True),
-    float_weights=_F32,
-    columns=_F32_2D,
-    weight_sums=_F32,
-    narrow_sums=array_type(np.uint16, constant=True),
-    levels=_F32,
-    features=_F32_2D,
-)
-
-
-class NetworkState(NamedTuple):
-    """One stream's network: a ring of quantized (or float) input frames per layer, and scratch.
-
-    codes: (bytes,) uint8. floats: (n,) float32. ranges: (slots, 2) float32: (lo, step). sums: (slots,) int32.
-    newest: (L,) int64: the slot of the newest frame in each layer's ring.
-    n_frames: (1,) int64: frames since the last network step.
-    values: (longest vector,) float32. products: (most rows,) int32.
-    output_codes, output_range, output_sum: as codes, ranges and sums, for the last layer's output vector.
-    """
-
-    codes: U8
-    floats: F32
-    ranges: F32
-    sums: I32
-    newest: I64
-    n_frames: I64
-    values: F32
-    products: I32
-    output_codes: U8
-    output_range: F32
-    output_sum: I32
-
-
-NETWORK_STATE = tuple_type(
-    NetworkState,
-    codes=array_type(np.uint8),
-    floats=array_type(np.float32),
-    ranges=array_type(np.float32, 2),
-    sums=array_type(np.int32),
-    newest=array_type(np.int64),
-    n_frames=array_type(np.int64),
-    values=array_type(np.float32),
-    products=array_type(np.int32),
-    output_codes=array_type(np.uint8),
-    output_range=array_type(np.float32, 2),
-    output_sum=array_type(np.int32),
-)
+from streamkws.kernels.compiling import FIRST, compiled
+from streamkws.kernels.layout import F32, RELU, SIGMOID, SOFTMAX, Network, NetworkState
 
 
 @compiled(inline="always")
@@ -208,6 +103,22 @@ def push_features(network: Network, state: NetworkState, frame: F32) -> None:
 
 
 @compiled(inline="always")
+def exponential(x: float) -> np.float32:
+    """exp(x) as float32, to within half a unit in its last place and 1e-11 of that. x: float32.
+
+    The same bits on every machine, where libraries of mathematics differ. With k = rint(x / log(2)),
+    exp(x) = 2^k exp(r) and |r| <= log(2) / 2. Beyond the limits of float32 x counts as the limit.
+    """
+    y = min(max(np.float64(x), -104.0), 88.722)
+    k = np.rint(y * 1.4426950408889634)
+    r = y - k * 0.6931471805599453
+    high = 1 / 5040 + r * (1 / 40320 + r * (1 / 362880 + r * (1 / 3628800)))
+    series = 1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r * high))))))
+    power = np.int64((np.int64(k) + 1023) << 52).view(np.float64)
+    return np.float32(series * power)
+
+
+@compiled(inline="always")
 def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
     """One network step: every layer's output vector is quantized once and goes into the next layer's ring.
 
@@ -227,14 +138,14 @@ def run_network(network: Network, state: NetworkState, posteriors: F32) -> None:
             values[o] = state.output_range[0, 0] + state.output_range[0, 1] * np.float32(state.output_codes[o])
     if last.activation == SIGMOID:
         for o in range(n):
-            values[o] = np.float32(1) / (np.float32(1) + np.exp(-values[o]))
+            values[o] = np.float32(1) / (np.float32(1) + exponential(-values[o]))
     elif last.activation == SOFTMAX:
         highest = values[0]
         for o in range(1, n):
             highest = max(highest, values[o])
         total = np.float32(0)
         for o in range(n):
-            values[o] = np.exp(values[o] - highest)
+            values[o] = exponential(values[o] - highest)
             total += values[o]
         for o in range(n):
             values[o] /= total

@@ -10,10 +10,12 @@ and as long at 8.) Within a block, group follows group:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from streamkws.kernels.compiling import U8
 from streamkws.kernels.cpu import INSTRUCTIONS
+from streamkws.kernels.layout import U8
 
 ROW_CODES = 8
 """The codes of an input vector and of a weight row are padded with zeros to a multiple of this."""
@@ -21,31 +23,48 @@ ROW_CODES = 8
 ROW_BLOCK = 8
 """Weight rows are padded with zeros to a multiple of this."""
 
-LANES = {"vnni512": 16, "udot": 4, "neon": 4}.get(INSTRUCTIONS, 8)
-"""Weight rows of a block: one for each 32-bit lane of a register. The last block may be one of ROW_BLOCK."""
 
-GROUP = 4 if INSTRUCTIONS in ("vnni512", "vnni256", "udot") else 2
-"""Inputs of a group of 8-bit weights: four where one instruction adds four products to each lane."""
+class Packing(NamedTuple):
+    """How weights lie for one kind of CPU.
 
-WEIGHT_OFFSET = 128 if INSTRUCTIONS.startswith("vnni") else 0
-"""Subtracted from 8-bit weight codes, since x86 multiplies unsigned by signed bytes."""
+    lanes: weight rows of a block, one for each 32-bit lane of a register; the last block may be one of ROW_BLOCK.
+    group: inputs of a group of 8-bit weights, four where one instruction adds four products to each lane.
+    offset: subtracted from 8-bit weight codes, since x86 multiplies unsigned by signed bytes.
+    """
+
+    lanes: int
+    group: int
+    offset: int
+
+
+def packing_of(instructions: str) -> Packing:
+    """How weights lie for the kernels of these instructions; the bytes are as many for all."""
+    return Packing(
+        {"vnni512": 16, "udot": 4, "neon": 4}.get(instructions, 8),
+        4 if instructions in ("vnni512", "vnni256", "udot") else 2,
+        128 if instructions.startswith("vnni") else 0,
+    )
+
+
+PACKING = LANES, GROUP, WEIGHT_OFFSET = packing_of(INSTRUCTIONS)
 
 NIBBLE_BITS = 4
 """Weights of at most so many bits are packed two to a byte."""
 
 
-def pack_rows(codes: U8, bits: int) -> U8:
-    """Weight codes in the order of the matrix kernels.
+def pack_rows(codes: U8, bits: int, packing: Packing = PACKING) -> U8:
+    """Weight codes in the order of the matrix kernels; those of this CPU, or of another kind.
 
     codes: (rows, n) uint8, multiples of ROW_BLOCK and ROW_CODES. Returns (bytes,) uint8.
     """
-    n = len(codes) // LANES * LANES
-    whole = pack_blocks(codes[:n], LANES, bits, GROUP, WEIGHT_OFFSET)
-    return np.concatenate([whole, pack_blocks(codes[n:], ROW_BLOCK, bits, GROUP, WEIGHT_OFFSET)])
+    lanes, group, offset = packing
+    n = len(codes) // lanes * lanes
+    whole = pack_blocks(codes[:n], lanes, bits, group, offset)
+    return np.concatenate([whole, pack_blocks(codes[n:], ROW_BLOCK, bits, group, offset)])
 
 
 def pack_blocks(codes: U8, lanes: int, bits: int, group: int, offset: int) -> U8:
-    """pack_rows for rows that fill blocks of so many lanes; group and offset as GROUP and WEIGHT_OFFSET."""
+    """pack_rows for rows that fill blocks of so many lanes; group and offset as in Packing."""
     n_blocks, n_codes = len(codes) // lanes, codes.shape[1]
     if bits > NIBBLE_BITS:
         shifted = codes - np.uint8(offset)  # modulo 256: a signed byte

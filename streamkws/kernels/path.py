@@ -2,96 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from streamkws.kernels.compiling import F32, FIRST, I16, I64, Records, compiled
-from streamkws.kernels.front_end import FRONT_END_STATE, FRONT_END_TABLES, FrontEndState, FrontEndTables, next_frame
-from streamkws.kernels.memory import array_type, load_at, tuple_type
-from streamkws.kernels.network import NETWORK, NETWORK_STATE, Network, NetworkState, push_frame
-from streamkws.kernels.smoother import (
-    EVENT,
-    SMOOTHER_STATE,
-    SMOOTHER_TABLES,
-    SmootherState,
-    SmootherTables,
-    decide,
-    smooth,
-)
-
-NO_PCM, NO_FLOATS = np.zeros(0, np.int16), np.zeros(0, np.float32)
-"""A kernel that takes samples of either kind gets this for the other one."""
-
-
-class StreamArrays(NamedTuple):
-    """Everything that one stream's path from samples to decisions touches.
-
-    frame_stride: (1,) int64. frame: (F,), posteriors: (K,) float32 scratch. events: EVENT, room for K per network step
-    of a push. limit: (1,) float32, the largest amplitude there may be. block: (n,) float32, the samples of a push.
-    history: (n,) int16, a ring of the last samples. n_heard: (1,) int64, samples since the start.
-    """
-
-    front_end: FrontEndTables
-    front_end_state: FrontEndState
-    network: Network
-    network_state: NetworkState
-    smoother: SmootherTables
-    smoother_state: SmootherState
-    frame_stride: I64
-    frame: F32
-    posteriors: F32
-    events: Records
-    limit: F32
-    block: F32
-    history: I16
-    n_heard: I64
-
-
-STREAM_ARRAYS = tuple_type(
-    StreamArrays,
-    front_end=FRONT_END_TABLES,
-    front_end_state=FRONT_END_STATE,
-    network=NETWORK,
-    network_state=NETWORK_STATE,
-    smoother=SMOOTHER_TABLES,
-    smoother_state=SMOOTHER_STATE,
-    frame_stride=array_type(np.int64),
-    frame=array_type(np.float32),
-    posteriors=array_type(np.float32),
-    events=array_type(EVENT),
-    limit=array_type(np.float32),
-    block=array_type(np.float32),
-    history=array_type(np.int16),
-    n_heard=array_type(np.int64),
-)
+from streamkws.kernels.compiling import FIRST, compiled
+from streamkws.kernels.front_end import next_frame
+from streamkws.kernels.layout import F32, I16, STREAM_ARRAYS, TOGETHER_ARRAYS, StreamArrays
+from streamkws.kernels.network import push_frame
+from streamkws.kernels.numba_types import load_at
+from streamkws.kernels.smoother import decide, smooth
 
 _load_arrays = load_at(STREAM_ARRAYS)
-
-
-class TogetherArrays(NamedTuple):
-    """Several models that hear one stream.
-
-    streams: (n,) int64, the addresses of their StreamArrays, which have block, history and n_heard in common.
-    leaders: (n,) int64, for each the first of those that have its front end in common; a leader's own is itself.
-    n_events: (n,) int64, how many events a push wrote for each.
-    frames: (m,) float32, room for the log-mel frames of a push, those of one front end at a time.
-    """
-
-    streams: I64
-    leaders: I64
-    n_events: I64
-    frames: F32
-
-
-TOGETHER_ARRAYS = tuple_type(
-    TogetherArrays,
-    streams=array_type(np.int64),
-    leaders=array_type(np.int64),
-    n_events=array_type(np.int64),
-    frames=array_type(np.float32),
-)
-
 _load_together = load_at(TOGETHER_ARRAYS)
 
 

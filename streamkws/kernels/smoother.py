@@ -2,70 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from streamkws.kernels.compiling import F32, I64, Records, compiled
-from streamkws.kernels.memory import array_type, tuple_type
-
-EVENT = np.dtype(
-    [("keyword", np.int64), ("peak_step", np.int64), ("step", np.int64), ("score", np.float32), ("near", np.int32)]
-)
-"""A detection as the smoother writes it: index of the keyword, network step of the peak and of the decision, score;
-near is 1 for a near miss, else 0."""
-
-ARMED, RISING, WAITING = 0, 1, 2
-
-
-class SmootherTables(NamedTuple):
-    """thresholds, nears: (K,) float32; a peak from nears on and below thresholds is a near miss, infinity is for none.
-    settings: (3,) int64: smoothing_steps, patience_steps, refractory_steps."""
-
-    thresholds: F32
-    nears: F32
-    settings: I64
-
-
-SMOOTHER_TABLES = tuple_type(
-    SmootherTables,
-    thresholds=array_type(np.float32, constant=True),
-    nears=array_type(np.float32, constant=True),
-    settings=array_type(np.int64, constant=True),
-)
-
-
-class SmootherState(NamedTuple):
-    """One stream's smoother.
-
-    posteriors: (smoothing_steps, K) float32, a ring. smoothed: (K,) float32. peaks: (K,) float32.
-    phases, peak_steps, ready_steps: (K,) int64. n_steps: (1,) int64. near_peaks: (K,) float32, near_steps: (K,) int64:
-    the peak since the smoothed posterior rose to nears, 0 while it is below.
-    """
-
-    posteriors: F32
-    smoothed: F32
-    peaks: F32
-    phases: I64
-    peak_steps: I64
-    ready_steps: I64
-    n_steps: I64
-    near_peaks: F32
-    near_steps: I64
-
-
-SMOOTHER_STATE = tuple_type(
-    SmootherState,
-    posteriors=array_type(np.float32, 2),
-    smoothed=array_type(np.float32),
-    peaks=array_type(np.float32),
-    phases=array_type(np.int64),
-    peak_steps=array_type(np.int64),
-    ready_steps=array_type(np.int64),
-    n_steps=array_type(np.int64),
-    near_peaks=array_type(np.float32),
-    near_steps=array_type(np.int64),
-)
+from streamkws.kernels.compiling import compiled
+from streamkws.kernels.layout import ARMED, F32, RISING, WAITING, Records, SmootherState, SmootherTables
 
 
 @compiled(inline="always")

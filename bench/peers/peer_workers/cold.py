@@ -14,12 +14,12 @@ stages = {}
 
 
 def stage(name):
-    """The end of a stage: seconds since the process was started, and megabytes held."""
+    """The end of a stage: seconds since the process was started, of these on the processor, and megabytes held."""
     seconds, held = time.time() - started, 0
     if os.path.exists("/proc/self/status"):
         with open("/proc/self/status", encoding="ascii") as lines:
             held = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-    stages[name] = {"s": seconds, "mb": held * 1024 / 1e6}
+    stages[name] = {"s": seconds, "cpu_s": time.process_time(), "mb": held * 1024 / 1e6}
 
 
 stage("python")
@@ -42,6 +42,8 @@ else:
     if not any(detector.push(block) for block in blocks):
         sys.exit("expected a detection in the recording, got none")
     stage("detection")
+    if os.environ.get("STREAMKWS_LIBRARY") and {"numba", "llvmlite"} & set(sys.modules):
+        sys.exit("expected no compiler beside a library of compiled kernels")
 
 import json  # noqa: E402
 

@@ -15,6 +15,9 @@ from protocol import pin, serve
 
 from streamkws import kernels
 from streamkws.frontend import FrontEndConfig
+from streamkws.kernels.layout import NETWORK, NETWORK_STATE, tuple_kind
+from streamkws.kernels.network import push_vector, run_layer
+from streamkws.kernels.numba_types import load_at
 from streamkws.layers import LayerConfig
 from streamkws.model import FloatWeights, Model, ModelConfig
 
@@ -28,8 +31,8 @@ class Layers(NamedTuple):
     state: kernels.NetworkState
 
 
-LAYERS = kernels.tuple_type(Layers, network=kernels.NETWORK, state=kernels.NETWORK_STATE)
-_load_layers = kernels.load_at(LAYERS)
+LAYERS = tuple_kind(Layers, network=NETWORK, state=NETWORK_STATE)
+_load_layers = load_at(LAYERS)
 
 
 @compiled
@@ -40,8 +43,8 @@ def dense(address, x, y):
     for i in range(x.size):
         state.values[i] = x[i]
     for index in range(len(network.layers)):
-        kernels.push_vector(network, state, index)
-        kernels.run_layer(network, state, index)
+        push_vector(network, state, index)
+        run_layer(network, state, index)
     for o in range(y.size):
         y[o] = state.values[o]
 
@@ -60,7 +63,7 @@ def run_often(address, n):
     network, state = loaded.network, loaded.state
     for _ in range(n):
         for index in range(len(network.layers)):
-            kernels.run_layer(network, state, index)
+            run_layer(network, state, index)
 
 
 class Network:
