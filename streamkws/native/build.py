@@ -3,7 +3,7 @@
     python -m streamkws.native.build FOLDER                          for this system
     python -m streamkws.native.build FOLDER --target aarch64-linux   for another one
 
-It takes 10 to 20 s of a core for each kind of CPU. Objects are linked by the C compiler `cc`; for another system, and
+It takes 15 to 25 s of a core for each kind of CPU. Objects are linked by the C compiler `cc`; for another system, and
 where there is none, by the package ziglang.
 """
 
