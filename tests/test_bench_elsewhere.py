@@ -25,8 +25,8 @@ def judged(elsewhere, tmp_path):
     ("n", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (5, 1.623, 11.668), (40, 28.58, 54.47)]
 )
 def test_the_interval_of_a_count_is_that_of_the_tables(elsewhere, n, low, high):
-    assert elsewhere.poisson_interval(n, 1.0) == pytest.approx((low, high), rel=1e-3, abs=1e-6)
-    assert elsewhere.poisson_interval(n, 2.0) == pytest.approx((low / 2, high / 2), rel=1e-3, abs=1e-6)
+    assert elsewhere.rate_interval(n, 1.0) == pytest.approx((low, high), rel=1e-3, abs=1e-6)
+    assert elsewhere.rate_interval(n, 2.0) == pytest.approx((low / 2, high / 2), rel=1e-3, abs=1e-6)
 
 
 def test_the_mean_counts_keywords_alike_and_the_interval_is_of_speakers(elsewhere):
