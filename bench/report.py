@@ -20,7 +20,7 @@ README = ROOT / "bench" / "README.md"
 """The file that --write writes tables to."""
 OUTPUTS = ("--json", "--picture", "--log")
 """Options that name files of the caller, which the note under a table leaves out."""
-PLACES = {"--corpus": "<corpus>", "--recordings": "<recordings>", "--library": "<library>"}
+PLACES = {"--corpus": "<corpus>", "--recordings": "<recordings>", "--library": "<library>", "--learned": "<takes>"}
 """Options whose values are folders of one machine, and what the note says instead."""
 
 

@@ -16,6 +16,7 @@ SECTIONS = (
     "telephone",
     "accuracy-conditions",
     "own-keyword",
+    "own-takes",
     "accuracy-peers",
     "peer-sizes",
     "sizes",

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="model files, or shipped names")
     parser.add_argument("--corpus", type=Path, required=True, help="the folder with train/ and dev/")
     parser.add_argument("--speaker", default="", help="of train, whose recordings judge instead of dev's")
-    parser.add_argument("--learned", type=Path, help="folder of those that the model learned from; they do not count")
+    parser.add_argument("--learned", type=Path, help="folder of those that a model learned from; they do not count")
     parser.add_argument("--json", metavar="FILE|-", help="write the figures as JSON")
     parser.add_argument("--write", action="store_true", help="write the tables into bench/README.md")
     arguments = parser.parse_args()
@@ -125,9 +125,15 @@ def main() -> None:
     for name in arguments.models:
         model = load_model(name)
         rows = rows_of(model, arguments.corpus, arguments.speaker, arguments.learned)
-        texts.append(f"**{', '.join(model.keywords)}** ({model.config.bits}):\n\n{markdown(HEADER, rows)}")
-        results[", ".join(model.keywords)] = [dict(zip(HEADER, row, strict=True)) for row in rows]
-    publish(arguments, "own-keyword", "\n\n".join(texts) + "\n\n", results)
+        texts.append(
+            f"**{Path(name).name}**: {', '.join(model.keywords)} ({model.config.bits}):\n\n{markdown(HEADER, rows)}"
+        )
+        results[Path(name).name] = [dict(zip(HEADER, row, strict=True)) for row in rows]
+    text = "\n\n".join(texts) + "\n\n"
+    if arguments.speaker:
+        publish(arguments, "own-takes", text, results)
+    else:
+        publish(arguments, "own-keyword", text, results)
 
 
 if __name__ == "__main__":
