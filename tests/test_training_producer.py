@@ -39,7 +39,7 @@ def test_producer_reports_what_went_wrong(tmp_path):
     queue = type("Queue", (list,), {"put": lambda self, message, timeout: self.append(message)})()
     producer.produce(producer.ProducerConfig(str(tmp_path), KEYWORDS, DATA, AugmentConfig(), FRONTEND, 1, 0, 3), queue)
     ((name, text),) = queue
-    assert name == "error" and text.startswith("ConfigError: expected recordings of 'go up' in ")
+    assert name == "error" and text.startswith(f"ConfigError: expected a set of long files with {tmp_path}")
 
 
 def test_the_process_that_makes_examples_does_without_torch():

@@ -1,7 +1,7 @@
 """A pack of features: other speech and noise to train against and to judge by, as log-mel instead of audio.
 
-Whoever trains a word of his own has no hours of other people's speech. A pack gives him some: no sound can be made of
-it again, and it is small. Every 8 frames of 40 bands go through a two-dimensional discrete cosine transform, whose
+Whoever trains a word of his own has no hours of other people's speech. A pack gives him some: it holds no audio, and is
+small. Every 8 frames of 40 bands go through a two-dimensional discrete cosine transform, whose
 coefficients are rounded; the bytes are compressed. The error is about as large as a third of the step.
 
 File: safetensors with `codes` (bytes, uint8), `lengths` ((n,) int32, frames of each stretch), `judges` ((n,) uint8,
