@@ -63,7 +63,8 @@ def remarks(verdict: Verdict, before: Verdict | None) -> list[str]:
     fired = sum(one.fired for one in verdict.nearest)
     told = [
         f"Misses are of synthesized voices that it did not learn from; people are missed more often. False accepts are "
-        f"in {hours:.1f} h of other speech, noise and music, which only the backbone has heard; the interval is for {100 * SURE:.0f} %.",
+        f"in {hours:.1f} h of other speech, noise and music, which only the backbone has heard; "
+        f"the interval is for {100 * SURE:.0f} %.",
         f"Of {verdict.n_near:,} sounds that are nearly a phrase, made to confuse it, {fired} were taken for one"
         + (": " + ", ".join(f"{n.text!r} {n.fired} of {n.said}" for n in verdict.nearest[:N_NEAREST]) if fired else "")
         + ".",
