@@ -255,7 +255,8 @@ def test_without_library_and_numba_the_command_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'streamkws: there are no compiled kernels for this machine here: pip install "streamkws[jit]"'
+        "streamkws: there are no compiled kernels for this machine here (a checkout itself has none): "
+        'pip install "streamkws[jit]"'
     )
 
 

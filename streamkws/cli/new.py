@@ -66,7 +66,9 @@ def add_to(commands: Commands) -> None:
         metavar="X",
         help="false accepts per hour that the thresholds are set for (default: 0.5)",
     )
-    new.add_argument("--quick", action="store_true", help="fewer voices and less training: 10 minutes, and more misses")
+    new.add_argument(
+        "--quick", action="store_true", help="fewer voices and less training: 11 minutes, and far more misses"
+    )
     new.add_argument("--anyway", action="store_true", help="go on with a phrase that is too short or too long")
     new.add_argument("--plan", action="store_true", help="say how it is pronounced and what it takes, and do nothing")
     new.add_argument("--plot", type=Path, metavar="FILE", help="draw misses against false accepts, .png or .svg")

@@ -80,7 +80,10 @@ if TYPE_CHECKING or (LIBRARY is None and not IS_MISSING):
 elif IS_MISSING:
 
     def _missing(*_: Any) -> Any:
-        raise MissingExtraError('there are no compiled kernels for this machine here: pip install "streamkws[jit]"')
+        raise MissingExtraError(
+            "there are no compiled kernels for this machine here (a checkout itself has none): "
+            'pip install "streamkws[jit]"'
+        )
 
     add_matvec_f32 = matvec_u8_u4 = matvec_u8_u8 = quantize_vector = _missing
     push_samples = push_frames = push_posteriors = flush_smoother = detect = detect_together = _missing
