@@ -76,7 +76,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> int:
-    from streamkws.new.making import make, understand
+    from streamkws.new.making import dictionary_of, make, understand
     from streamkws.new.report import HEADER, card, facts, remarks, rows
 
     order = _order(arguments)
@@ -85,9 +85,10 @@ def _new(arguments: argparse.Namespace) -> int:
         from streamkws.evaluation.plots import draw_det, picture_path, save
 
         picture_path(arguments.plot)
-    _check_first(order, arguments.anyway)
+    dictionary = dictionary_of()
+    _check_first(order, dictionary, arguments.anyway)
     _say_needs(order)
-    phrases, dictionary = understand(order)
+    phrases = understand(order, dictionary)
     if not _advised(phrases, dictionary, arguments.anyway):
         return 2
     if arguments.plan:
@@ -141,12 +142,10 @@ def _order(arguments: argparse.Namespace) -> Order:
     )
 
 
-def _check_first(order: Order, anyway: bool) -> None:
+def _check_first(order: Order, dictionary: Dictionary, anyway: bool) -> None:
     """Refuse a phrase that the dictionary shows to be unfit before anything large is fetched."""
-    from streamkws.new.making import dictionary_of
     from streamkws.new.phrase import advice, known
 
-    dictionary = dictionary_of()
     for phrase in known([text for text in order.phrases if text not in order.spoken], dictionary):
         for one in advice(phrase, dictionary):
             if one.refused and not anyway:

@@ -124,10 +124,9 @@ def needs(order: Order, n_cores: int) -> list[str]:
     return told
 
 
-def understand(order: Order) -> tuple[list[Phrase], Dictionary]:
-    """The phrases with their sounds, and the dictionary. Raises as fetch_dictionary and the synthesizer do."""
-    dictionary = dictionary_of()
-    return pronounce(order.phrases, order.spoken, dictionary, pronunciations), dictionary
+def understand(order: Order, dictionary: Dictionary) -> list[Phrase]:
+    """The phrases with their sounds. Raises as the synthesizer does."""
+    return pronounce(order.phrases, order.spoken, dictionary, pronunciations)
 
 
 def speak(order: Order, phrases: Sequence[Phrase], dictionary: Dictionary, show: Show) -> None:
@@ -198,13 +197,11 @@ def export(
     pack, dev = read_pack(pack_path()), order.folder / "corpus" / "dev"
     takes = order.folder / "corpus" / "own_kept_out" / KEYWORD_SET
     own = takes if takes.is_dir() else None
-    before = None
     show("rounding the weights", 0, 1)
-    if len(runs) > 1:
-        first = models_of(*runs[0], Path(runs[0][1].data.corpus))[-1]
-        (before,) = judge([first], dev, order.folder / "near", own, pack, order.target_fa_per_h, show)
-    models = models_of(*runs[-1], Path(runs[-1][1].data.corpus))
+    *first, last = (models_of(*run, Path(run[1].data.corpus)) for run in runs)
+    models = [*(several[-1] for several in first), *last]
     verdicts = judge(models, dev, order.folder / "near", own, pack, order.target_fa_per_h, show)
+    before = verdicts.pop(0) if first else None
     verdicts = [replace(one, model=one.model.with_settings(provenance=_provenance(order, pack))) for one in verdicts]
     out.parent.mkdir(parents=True, exist_ok=True)
     stem = out.name.removesuffix(SUFFIX)
@@ -229,7 +226,7 @@ def _provenance(order: Order, pack: Pack) -> dict[str, str]:
 def make(order: Order, phrases: Sequence[Phrase], dictionary: Dictionary, out: Path, show: Show) -> Outcome:
     """Do all that is not done yet, and write the models beside out, as <name>.<bits>.safetensors.
 
-    phrases, dictionary: as understand gives them. show: told of the progress: what, done, in all.
+    phrases: as understand gives them. show: told of the progress: what, done, in all.
     Raises MissingExtraError for a tool that is missing, ConfigError for recordings that are none, OSError where
     something cannot be written.
     """

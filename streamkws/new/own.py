@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from streamkws.audio import SAMPLE_RATE, as_int16, audio_files, encode_flac, read_audio
 from streamkws.corpus import KEYWORD_SET, keyword_folder, read_segments, speaker_of
 from streamkws.errors import AudioError, ConfigError
@@ -78,9 +76,8 @@ def take_negatives(places: Iterable[Path], train: Path, judge: Path) -> list[str
     Returns a line for each file that cannot be read. Raises ConfigError where there is no sound.
     """
     skipped: list[str] = []
-    tables = {False: SegmentTable(train / OWN_NEGATIVES), True: SegmentTable(judge / OWN_NEGATIVES)}
-    folders = {False: train / OWN_NEGATIVES, True: judge / OWN_NEGATIVES}
-    number = 0
+    tables = [SegmentTable(part / OWN_NEGATIVES) for part in (train, judge)]
+    number, learned = 0, False
     for place in places:
         paths = [place] if place.is_file() else audio_files(place)
         if not paths:
@@ -94,16 +91,15 @@ def take_negatives(places: Iterable[Path], train: Path, judge: Path) -> list[str
                 skipped.append(str(error))
                 continue
             length = PIECE_S * SAMPLE_RATE
-            pieces = [samples[start : start + length] for start in range(0, samples.size, length)]
-            for out, table in tables.items():
-                kept = [one for index, one in enumerate(pieces) if (index % 4 == 3) == out and one.size]
-                if kept and name not in table.files:
-                    write_whole(folders[out] / name, encode_flac(np.concatenate(kept)))
-                    ends = np.cumsum([one.size for one in kept])
-                    rows = [(OTHER, int(end) - one.size, int(end)) for end, one in zip(ends, kept, strict=True)]
-                    table.add(name, rows, "", path.name)
-    if not tables[False].files and not SegmentTable(train / OWN_NEGATIVES).files:
-        raise ConfigError(f"expected sound without the phrases, found none that can be read: {skipped[0]}")
+            pieces = [(OTHER, samples[start : start + length]) for start in range(0, samples.size, length)]
+            learned = learned or bool(pieces)
+            rest = [one for index, one in enumerate(pieces) if index % 4 != 3]
+            for table, kept in zip(tables, (rest, pieces[3::4]), strict=True):
+                if kept:
+                    table.write(name, kept, "", path.name)
+    if not learned:
+        reason = f": {skipped[0]}" if skipped else ""
+        raise ConfigError(f"expected sound without the phrases, found none that can be read{reason}")
     return skipped
 
 
@@ -125,12 +121,10 @@ def split_kept_out(folder: Path, phrases: Sequence[str], judge: Path, near: Path
     for target, wanted in ((judge / SENTENCES, True), (near, False)):
         table = SegmentTable(target)
         for speaker in sorted({segment.speaker for segment in one.segments}):
-            rows, pieces, position = [], [np.zeros(0, np.int16)], 0
-            for segment in one.segments:
-                if segment.speaker == speaker and segment.label not in phrases and (segment.label == OTHER) == wanted:
-                    pieces.append(one.files[segment.file][max(0, segment.start - MARGIN) : segment.end + MARGIN])
-                    rows.append((segment.label, position, position + pieces[-1].size))
-                    position += pieces[-1].size
-            if rows and f"{speaker}.flac" not in table.files:
-                write_whole(target / f"{speaker}.flac", encode_flac(np.concatenate(pieces)))
-                table.add(f"{speaker}.flac", rows, speaker, "Kokoro-82M")
+            pieces = [
+                (segment.label, one.files[segment.file][max(0, segment.start - MARGIN) : segment.end + MARGIN])
+                for segment in one.segments
+                if segment.speaker == speaker and segment.label not in phrases and (segment.label == OTHER) == wanted
+            ]
+            if pieces and f"{speaker}.flac" not in table.files:
+                table.write(f"{speaker}.flac", pieces, speaker, "Kokoro-82M")

@@ -11,7 +11,7 @@ import numpy as np
 from streamkws.audio import SAMPLE_RATE, encode_flac
 from streamkws.corpus import ROOM_SET
 from streamkws.voices.segments import SegmentTable
-from streamkws.voices.sounds import F32, PIECE_S, pieces
+from streamkws.voices.sounds import F32, pieces
 from streamkws.whole import write_whole
 
 SETS = {"made_noise": "noise", "made_music": "music"}
@@ -42,10 +42,7 @@ def make_surroundings(part: Path, n_pieces: int, seed: int, show: Callable[[str,
         file = f"{kind}.flac"
         if file in table.files:
             continue
-        made = list(pieces(kind, n_pieces, seed))
-        write_whole(part / name / file, encode_flac(np.concatenate(made)))
-        length = PIECE_S * SAMPLE_RATE
-        table.add(file, [(kind, i * length, (i + 1) * length) for i in range(n_pieces)], "", "made")
+        table.write(file, [(kind, samples) for samples in pieces(kind, n_pieces, seed)], "", "made")
 
 
 def impulse_response(rng: np.random.Generator) -> F32:

@@ -66,6 +66,11 @@ def n_cores(client: Client) -> int:
         client.wait_for_workers(1, timeout=CONNECT_S)
     except TimeoutError:
         raise ClusterError(f"the cluster has no workers after {CONNECT_S:g} s") from None
+    return _threads(client)
+
+
+def _threads(client: Client) -> int:
+    """Those of the workers there are, at least 1."""
     return max(1, int(sum(client.nthreads().values())))
 
 
@@ -140,7 +145,7 @@ class Work:
 
     def _n_cores(self) -> int:
         try:
-            return max(1, int(sum(self._client.nthreads().values())))
+            return _threads(self._client)
         except (OSError, TimeoutError):
             raise ClusterError(LOST) from None
 

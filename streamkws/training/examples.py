@@ -112,7 +112,8 @@ class ExampleMaker:
         if data.pack:
             pack, coloured = read_pack(data.pack), self.perturbation.coloured
             self.packed = PackedSpeech(pack, augmentation, frontend, noises, coloured)
-        self.untaught = np.zeros_like(self.perturbation.embed(np.zeros(self.perturbation.n_samples, np.float32)))
+            silence = np.zeros(self.perturbation.n_samples, np.float32)
+            self.untaught = np.zeros_like(self.perturbation.embed(silence))
 
     def read_clips(self, parts: list[Path]) -> tuple[list[Clip], list[str]]:
         """The recordings of the keywords, and a line for each that is unusable."""

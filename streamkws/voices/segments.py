@@ -7,6 +7,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
+from streamkws.audio import Samples, encode_flac
 from streamkws.corpus import SEGMENTS, read_segment_rows
 from streamkws.whole import whole_file, write_whole
 
@@ -27,6 +30,14 @@ class SegmentTable:
         rows = read_segment_rows(folder)
         self.files = {row.file for row in rows}
         self.labels = {row.label for row in rows}
+
+    def write(self, file: str, pieces: Iterable[tuple[str, Samples]], speaker: str, source: str) -> None:
+        """Write a file of pieces, label and samples at 16 kHz, one after the other, and its rows."""
+        kept = list(pieces)
+        write_whole(self._path.parent / file, encode_flac(np.concatenate([samples for _, samples in kept])))
+        ends = np.cumsum([len(samples) for _, samples in kept]).tolist()
+        rows = [(label, end - len(samples), end) for (label, samples), end in zip(kept, ends, strict=True)]
+        self.add(file, rows, speaker, source)
 
     def add(self, file: str, segments: Iterable[tuple[str, int, int]], speaker: str, source: str) -> None:
         """Add the rows of a file, all or none. segments: (label, start, end), in samples at 16 kHz."""

@@ -138,9 +138,6 @@ def read_aloud(
     request = {
         "folder": str(Path(folder).absolute()),
         "keywords": list(keywords),
-        "confusable": [],
-        "more_confusable": [],
-        "alone": [],
         "files": [(name, script.number, name) for name, script in missing.items()],
         "scripts": {name: asdict(script) for name, script in missing.items()},
         "n_processes": min(n_processes or os.cpu_count() or 1, len(missing)),
@@ -152,8 +149,7 @@ def read_aloud(
 
 def pronunciations(texts: Sequence[str]) -> list[str]:
     """What the synthesizer says for texts, in IPA as espeak-ng writes it. Raises as synthesize does."""
-    request = {"texts": list(texts), "keywords": [], "confusable": [], "more_confusable": [], "alone": []}
-    (answer,) = answers(request)
+    (answer,) = answers({"texts": list(texts), "keywords": []})
     return [str(one) for one in answer]
 
 
